@@ -1,0 +1,103 @@
+"""Which machine runs the kernels: numba where it is installed, numpy everywhere else.
+
+Lives here: the only place in the package that knows whether numba is there, the decorator that compiles a
+kernel, and the way a caller hands in threads. May not live here: any kernel, any rule of netting.
+Invariant kept: the choice changes how long an answer takes and never one bit of it.
+
+Every kernel exists twice, as a scalar loop for the compiler and as numpy array code, and every public
+function takes `engine` and picks with `Engine.choose`. A compiled kernel is cached beside its source file and
+is rebuilt when *that* file changes, so a kernel calls only kernels of its own file.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Protocol, TypeVar
+
+import numpy as np
+
+from clearing.errors import ClearingError
+
+numba: Any
+try:
+    import numba
+except ImportError:  # no wheel for this platform: every function runs its numpy form
+    numba = None
+
+_Function = TypeVar("_Function", bound=Callable[..., object])
+_Item = TypeVar("_Item")
+_Answer = TypeVar("_Answer")
+
+
+class EngineUnavailable(ClearingError):  # noqa: N818 - the name says what happened
+    """The compiled engine was asked for by name on a machine that has no numba."""
+
+
+class Engine(enum.Enum):
+    """The two ways to run a kernel; the value is the name that reports print."""
+
+    COMPILED = "numba"
+    PORTABLE = "numpy"
+
+    def choose(self, compiled: _Function, portable: _Function) -> _Function:
+        """Pick one of the two forms of a kernel.
+
+        Returns: `compiled` for COMPILED, `portable` for PORTABLE.
+        Raises: EngineUnavailable: COMPILED without numba; its scalar loops would run for hours.
+        """
+        if self is Engine.PORTABLE:
+            return portable
+        if numba is None:
+            raise EngineUnavailable("numba is not installed: install it or use Engine.PORTABLE")
+        return compiled
+
+
+DEFAULT: Final = Engine.PORTABLE if numba is None else Engine.COMPILED
+
+
+class Runner(Protocol):
+    """How independent pieces of work are run: like the built-in `map`, in order of the items.
+
+    `concurrent.futures.ThreadPoolExecutor.map` is one. Kernels release the interpreter lock, write only to
+    arrays of their own piece, and sums of integers do not depend on order, so any runner gives the same bits.
+    """
+
+    def __call__(
+        self, work: Callable[[_Item], _Answer], items: Iterable[_Item], /
+    ) -> Iterable[_Answer]: ...
+
+
+def in_turn(work: Callable[[_Item], _Answer], items: Iterable[_Item], /) -> Iterable[_Answer]:
+    """Run the pieces one after the other on the caller's thread: the default `Runner`."""
+    return map(work, items)
+
+
+def jit(function: _Function) -> _Function:
+    """Compile a scalar loop over arrays, cached on disk, without the interpreter lock and bounds checks.
+
+    The function must validate every index it did not make itself: a bad one corrupts memory. Integers of
+    different signedness must never meet in one expression: numba would make them floats.
+
+    Returns: the compiled function, or the function itself where numba is missing.
+    """
+    if numba is None:
+        return function
+    try:
+        compiled: _Function = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    except (
+        RuntimeError
+    ):  # neither the package nor the home directory can be written: compile each time
+        compiled = numba.njit(nogil=True, error_model="numpy")(function)
+    return compiled
+
+
+def describe(engine: Engine = DEFAULT) -> dict[str, str]:
+    """Say what runs the kernels, for reports: the engine's name and the versions behind it.
+
+    Returns: name -> text; never part of a hashed result.
+    """
+    facts = {"kernels": engine.value, "numpy": np.__version__}
+    if engine is Engine.COMPILED and numba is not None:
+        facts["numba"] = str(numba.__version__)
+    return facts
