@@ -48,3 +48,89 @@ class RejectCode(enum.IntEnum):
     """
 
     OK = 0
+
+    # what the transaction itself is
+    MALFORMED = 100
+    UNKNOWN_ACTOR = 101
+    BAD_SIGNATURE = 102
+    COMMITMENT_MISMATCH = 103
+    EXISTS_DIFFERENT = 104
+
+    # what the actor may do
+    NOT_LICENSED = 200
+    ROLE_NOT_ALLOWED = 201
+    NOT_A_PARTY = 202
+
+    # an item of a submission
+    ITEM_VERSION = 300
+    ITEM_KIND = 301
+    ITEM_FLAGS = 302
+    SAME_PARTY = 303
+    SUBMITTER_NOT_PARTY = 304
+    UNKNOWN_PARTICIPANT = 305
+    PARTICIPANT_NOT_LICENSED = 306
+    UNKNOWN_ASSET = 307
+    ZERO_AMOUNT = 308
+    DUE_PASSED = 309
+    BOOK_FULL = 310
+
+    # a selection of items
+    UNKNOWN_SUBMISSION = 400
+    UNKNOWN_ITEM = 401
+    NOTHING_SELECTED = 402
+    ITEM_STATE = 403
+
+    # cycles and settlement
+    NOTHING_TO_NET = 500
+    UNKNOWN_INSTRUCTION = 501
+    NOT_FUNDED = 502
+    INSTRUCTION_STATE = 503
+
+    # governance
+    UNKNOWN_PROPOSAL = 600
+    PROPOSAL_CLOSED = 601
+    ALREADY_APPROVED = 602
+    ACTION_UNKNOWN_SUBJECT = 603
+    ACTION_DUPLICATE = 604
+    ACTION_VALUE = 605
+    GOVERNANCE_STRANDED = 606
+
+
+REMEDIES: dict[RejectCode, str] = {
+    RejectCode.OK: "Nothing to do.",
+    RejectCode.MALFORMED: "Build the bytes as the README's layout tables say, or use the client library.",
+    RejectCode.UNKNOWN_ACTOR: "Use the registry number of a registered participant.",
+    RejectCode.BAD_SIGNATURE: "Sign with the key that is registered now, for this network.",
+    RejectCode.COMMITMENT_MISMATCH: "Recompute the commitment over the body that is sent, then sign again.",
+    RejectCode.EXISTS_DIFFERENT: "This client id was used for other bytes; choose a new one for a new request.",
+    RejectCode.NOT_LICENSED: "The licence is suspended, withdrawn or expired; ask the ministry.",
+    RejectCode.ROLE_NOT_ALLOWED: "The role of this participant may not do this; see the table of roles.",
+    RejectCode.NOT_A_PARTY: "Only the parties of the item or instruction may do this.",
+    RejectCode.ITEM_VERSION: "Set version to 1.",
+    RejectCode.ITEM_KIND: "Set kind to one of the listed kinds of obligation.",
+    RejectCode.ITEM_FLAGS: "Set flags to 0.",
+    RejectCode.SAME_PARTY: "Debtor and creditor must differ.",
+    RejectCode.SUBMITTER_NOT_PARTY: "Submit only obligations that you owe or are owed.",
+    RejectCode.UNKNOWN_PARTICIPANT: "Debtor and creditor must be registered with a role that may owe.",
+    RejectCode.PARTICIPANT_NOT_LICENSED: "The counterparty's licence is not in force; leave the item out.",
+    RejectCode.UNKNOWN_ASSET: "Use the number of a registered asset.",
+    RejectCode.ZERO_AMOUNT: "The amount must be at least one smallest unit.",
+    RejectCode.DUE_PASSED: "The due time must lie after the block's time, or be 0 for none.",
+    RejectCode.BOOK_FULL: "Too many open obligations; wait for the next cycle to settle.",
+    RejectCode.UNKNOWN_SUBMISSION: "Use the log index that the submission's receipt names.",
+    RejectCode.UNKNOWN_ITEM: "Item numbers run from 0 to one less than the submission's count.",
+    RejectCode.NOTHING_SELECTED: "No item of the submission is open to this instruction by you.",
+    RejectCode.ITEM_STATE: "The items have moved on; read their state and select only those that qualify.",
+    RejectCode.NOTHING_TO_NET: "No affirmed obligation of licensed parties is open; affirm some first.",
+    RejectCode.UNKNOWN_INSTRUCTION: "Use CYCLE:NUMBER of a settlement instruction that exists.",
+    RejectCode.NOT_FUNDED: "Pay-outs start when every pay-in of the cycle is confirmed.",
+    RejectCode.INSTRUCTION_STATE: "The settlement instruction has moved on; read its state.",
+    RejectCode.UNKNOWN_PROPOSAL: "Use the log index of an open proposal.",
+    RejectCode.PROPOSAL_CLOSED: "The proposal was enacted or has lapsed; propose again.",
+    RejectCode.ALREADY_APPROVED: "Your approval is on record; another governor must approve.",
+    RejectCode.ACTION_UNKNOWN_SUBJECT: "The participant or asset of an action is not registered.",
+    RejectCode.ACTION_DUPLICATE: "A name, LEI, key or CAIP-19 of an action is registered already.",
+    RejectCode.ACTION_VALUE: "A value of an action is outside its range or fails its check digits.",
+    RejectCode.GOVERNANCE_STRANDED: "Too few licensed governors would remain to reach the quorum.",
+}
+"""What to do about each code, in one sentence; complete, a test sees to it."""
