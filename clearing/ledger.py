@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from clearing.errors import RejectCode
 from clearing.records.transaction import Transaction
-from clearing.rows import Row
+from clearing.state import Delta
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,8 @@ class BlockResult:
     """Everything that follows from a block; persisting it is the caller's separate step.
 
     outcomes: one for each transaction, in order. entries: the leaves, in order, from `first_index` on; empty when the
-    block changed nothing (then rows is empty too and nothing is sealed). rows: in canonical order (table, key).
+    block changed nothing (then delta.rows() is empty too and nothing is sealed). delta: what State.advance takes over
+    once the block is durable; delta.rows() are the rows to write, in canonical order (table, key).
     nodes: (level, index, hash) of the log's newly complete subtrees, level 0 included. log_root and log_size: of the
     log after the block. state_root: of the positions after the block.
     """
@@ -64,7 +65,7 @@ class BlockResult:
     first_index: int
     outcomes: tuple[Outcome, ...]
     entries: tuple[Entry, ...]
-    rows: tuple[Row, ...]
+    delta: Delta
     nodes: tuple[tuple[int, int, bytes], ...]
     log_size: int
     log_root: bytes
