@@ -1,4 +1,4 @@
-"""A verifiable log, usable alone by an auditor: trees, signed heads, policies, receipts and static tiles.
+"""A verifiable log, usable alone by an auditor: trees, heads, policies, receipts, tiles.
 
 Lives here, each module using only those named before it:
 
@@ -13,9 +13,9 @@ Lives here, each module using only those named before it:
     proof         receipts that verify offline (C2SP tlog-proof)
     tiles         the tree as static files (C2SP tlog-tiles)
 
-May not live here: private keys, files, sockets, clocks, and any knowledge of what a leaf means. Nothing but
-`clearing.errors` is imported from the rest of the house.
+May not live here: private keys, files, sockets, clocks, and any knowledge of what a leaf means.
+Nothing but `clearing.errors` is imported from the rest of the house.
 
-Errors: bytes that are not in a format raise DecodeError; whatever is well formed and does not hold (a proof, a
-signature, a quorum; also a proof asked for that cannot exist) raises VerificationError.
+Errors: bytes that are not in a format raise DecodeError; whatever is well formed and does not hold
+(a proof, a signature, a quorum; also a proof asked for that cannot exist) raises VerificationError.
 """

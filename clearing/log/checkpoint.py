@@ -1,6 +1,7 @@
 """The text of a log's head: origin, size and root (C2SP tlog-checkpoint).
 
-Lives here: the checkpoint as a value and its text. May not live here: signatures (note.py, cosignature.py).
+Lives here: the checkpoint as a value and its text. May not live here: signatures (note.py,
+cosignature.py).
 Invariant: `Checkpoint.parse` accepts exactly the image of `Checkpoint.text`.
 Source: C2SP tlog-checkpoint v1.0.0.
 """
@@ -22,9 +23,9 @@ _UNPRINTABLE = re.compile(
 class Checkpoint:
     """A log's head: which log, how many leaves, which root.
 
-    `origin` names the log; `size` counts leaves, below 2**64; `root` is 32 bytes; `extensions` are further lines of the
-    text, kept for logs of others. Ours never write any: no monitor can audit them, and ML-DSA cosignatures do not
-    cover them.
+    `origin` names the log; `size` counts leaves, below 2**64; `root` is 32 bytes; `extensions` are
+    further lines of the text, kept for logs of others. Ours never write any: no monitor can audit
+    them, and ML-DSA cosignatures do not cover them.
 
     Raises: DecodeError: a field that the format cannot carry.
     """
@@ -55,7 +56,8 @@ class Checkpoint:
     def parse(cls, text: str) -> Checkpoint:
         """Read the text of a note as a checkpoint.
 
-        Raises: DecodeError: fewer than three lines, an empty line, a size or root that is not canonical.
+        Raises: DecodeError: fewer than three lines, an empty line, a size or root that is not
+        canonical.
         """
         if not text.endswith("\n"):
             raise DecodeError("checkpoint text must end in a newline")
@@ -72,5 +74,5 @@ class Checkpoint:
 
 
 def is_printable_line(line: str) -> bool:
-    """Return whether `line` can stand in a signed note: valid Unicode, no ASCII control character, no newline."""
+    """Return whether `line` can stand in a signed note: valid Unicode without ASCII controls."""
     return _UNPRINTABLE.search(line) is None

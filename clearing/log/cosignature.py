@@ -1,7 +1,7 @@
 """What each type of note signature signs, and the verification of one signature.
 
-Lives here: the signed messages of types 1, 4 and 6, and the signature blobs that stand behind the key id on a
-signature line. May not live here: lines, notes (note.py) and quorums (policy.py).
+Lives here: the signed messages of types 1, 4 and 6, and the signature blobs that stand behind the
+key id on a signature line. May not live here: lines, notes (note.py) and quorums (policy.py).
 Source: C2SP signed-note v1.0.0 (type 1), C2SP tlog-cosignature (types 4 and 6), RFC 8032, FIPS 204.
 """
 
@@ -27,8 +27,8 @@ _SIGNATURE_BYTES = {
 def signed_message(key: VerifierKey, text: str, timestamp_s: int | None) -> bytes:
     """Return the bytes that `key` signs for the note `text`.
 
-    `timestamp_s` is the cosignature's time in seconds since 1970, at most 2**63 - 1; None for type 1, which has none.
-    Cosignatures sign checkpoints only: for types 4 and 6 `text` must be one.
+    `timestamp_s` is the cosignature's time in seconds since 1970, at most 2**63 - 1; None for type
+    1, which has none. Cosignatures sign checkpoints only: for types 4 and 6 `text` must be one.
 
     Raises: DecodeError: a time missing, superfluous or out of range; a text that is no checkpoint.
     """
@@ -65,7 +65,7 @@ def _length_prefixed(text: str, what: str) -> bytes:
 
 
 def encode_blob(key: VerifierKey, signature: bytes, timestamp_s: int | None) -> bytes:
-    """Return what stands behind the key id on a signature line: the signature, after its time if it has one.
+    """Return what stands behind the key id on a signature line: the time, if any, and signature.
 
     Raises: DecodeError: a signature of the wrong length, or a time out of range.
     """
@@ -79,7 +79,7 @@ def encode_blob(key: VerifierKey, signature: bytes, timestamp_s: int | None) -> 
 
 
 def split_blob(key_type: SignatureType, blob: bytes) -> tuple[int | None, bytes]:
-    """Return the time in seconds (None for type 1) and the raw signature of what stands behind the key id.
+    """Return time in seconds (None for type 1) and raw signature, from behind the key id.
 
     Raises: DecodeError: a wrong length, or a time above 2**63 - 1.
     """
@@ -97,8 +97,8 @@ def split_blob(key_type: SignatureType, blob: bytes) -> tuple[int | None, bytes]
 def verify_blob(key: VerifierKey, text: str, blob: bytes) -> None:
     """Verify the signature behind a key id against the note text it stands under.
 
-    Raises: VerificationError: it does not verify; a wrong length, an impossible time, or a cosignature on a text that is
-    no checkpoint count as that.
+    Raises: VerificationError: it does not verify; a wrong length, an impossible time, or a
+    cosignature on a text that is no checkpoint count as that.
     """
     try:
         timestamp_s, signature = split_blob(key.type, blob)

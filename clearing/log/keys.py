@@ -1,8 +1,11 @@
 """Verifier keys of signed notes: names, types, key ids, vkeys; and what may sign.
 
-Lives here: public keys as values, their text, and the Signer protocol. May not live here: private keys in any form.
-Invariant: a `VerifierKey` has a valid name and a public key of its type's length; its key id is always derived.
-Source: C2SP signed-note v1.0.0 ("Verifier keys", "Signature types"); C2SP tlog-cosignature for types 4 and 6.
+Lives here: public keys as values, their text, and the Signer protocol. May not live here: private
+keys in any form.
+Invariant: a `VerifierKey` has a valid name and a public key of its type's length; its key id is
+always derived.
+Source: C2SP signed-note v1.0.0 ("Verifier keys", "Signature types"); C2SP tlog-cosignature for
+types 4 and 6.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ class SignatureType(enum.IntEnum):
     COSIGNATURE_ED25519 = 0x04
     """cosignature/v1: Ed25519 over time and note text: how our nodes cosign."""
     COSIGNATURE_ML_DSA_44 = 0x06
-    """subtree/v1: ML-DSA-44 over cosigner, time, origin, size and root: secure against quantum computers."""
+    """subtree/v1: ML-DSA-44 over cosigner, time and checkpoint; withstands quantum computers."""
 
 
 _PUBLIC_KEY_BYTES = {
@@ -37,13 +40,14 @@ _PUBLIC_KEY_BYTES = {
     SignatureType.COSIGNATURE_ML_DSA_44: 1312,
 }
 
-# The plus sign, and the characters with Unicode's White_Space property that are not ASCII controls. Written out, because
-# str.isspace follows the Unicode tables of the running Python and every node must judge a name alike.
+# The plus sign, and the characters with Unicode's White_Space property that are not ASCII controls.
+# Written out, because str.isspace follows the Unicode tables of the running Python and every node
+# must judge a name alike.
 _NOT_IN_NAMES = re.compile("[+ \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
 
 
 def check_key_name(name: str) -> None:
-    """Check that `name` may name a key: non-empty, no Unicode space, no plus sign, no control character.
+    """Check that `name` may name a key: non-empty, no Unicode space, plus sign or control.
 
     Raises: DecodeError: otherwise.
     """
@@ -57,8 +61,9 @@ def check_key_name(name: str) -> None:
 class VerifierKey:
     """A public key with the name and the signature type it is used under.
 
-    `public_key` is 32 bytes (types 1 and 4) or 1312 bytes (type 6). `key_id` is derived: the first 4 bytes of
-    SHA-256(name || 0x0A || type || public_key). Name and key id together identify the key on a signature line.
+    `public_key` is 32 bytes (types 1 and 4) or 1312 bytes (type 6). `key_id` is derived: the first
+    4 bytes of SHA-256(name || 0x0A || type || public_key). Name and key id together identify the
+    key on a signature line.
 
     Raises: DecodeError: invalid name, or a key of the wrong length.
     """
@@ -88,8 +93,8 @@ class VerifierKey:
     def parse(cls, vkey: str) -> VerifierKey:
         """Read a vkey.
 
-        Raises: DecodeError: not three parts, an invalid name, an unsupported type, a key of the wrong length, or a key
-        id that is not the one derived (in lowercase hex).
+        Raises: DecodeError: not three parts, an invalid name, an unsupported type, a key of the
+        wrong length, or a key id that is not the one derived (in lowercase hex).
         """
         # The base64 part may itself hold plus signs: only the first two separate.
         parts = vkey.split("+", 2)
@@ -115,4 +120,4 @@ class Signer(Protocol):
         """The public half, with the name and type it signs under."""
 
     def sign(self, message: bytes) -> bytes:
-        """Return the raw signature of `message`: 64 bytes of Ed25519, or 2420 of ML-DSA-44 with empty context."""
+        """Return the raw signature: 64 bytes of Ed25519, or 2420 of ML-DSA-44, empty context."""

@@ -1,16 +1,17 @@
 """RFC 6962 Merkle trees: hashes, roots, compact ranges, proofs and their verification.
 
-Lives here: the one tree hash and the one verifier that serve log, submissions and state. May not live here: storage
-(a `NodeReader` is passed in), signatures, trees whose leaves change (merkle_array.py).
+Lives here: the one tree hash and the one verifier that serve log, submissions and state. May not
+live here: storage (a `NodeReader` is passed in), signatures, trees whose leaves change
+(merkle_array.py).
 
-    empty root   SHA-256("")
-    leaf hash    SHA-256(0x00 || leaf)
-    node hash    SHA-256(0x01 || left || right)
-    root of n    the leaf hash of one leaf; else node(root of the first k, root of the rest), k the largest power of 2 < n
+    empty root   SHA-256("") leaf hash    SHA-256(0x00 || leaf) node hash    SHA-256(0x01 || left ||
+    right) root of n    the leaf hash of one leaf; else node(root of the first k, root of the rest),
+    k the largest power of 2 < n
 
-A *node* (level, index) is the root of the complete subtree over leaves [index << level, (index + 1) << level): it never
-changes once it exists, so stores may keep it for ever. *Packed* hashes are their concatenation in one buffer.
-Order of a proof: the leaf's sibling first, the root's child last.
+A *node* (level, index) is the root of the complete subtree over leaves [index << level, (index + 1)
+<< level): it never changes once it exists, so stores may keep it for ever. *Packed* hashes are
+their concatenation in one buffer. Order of a proof: the leaf's sibling first, the root's child
+last.
 Source: RFC 6962 section 2.1; verification RFC 9162 sections 2.1.3.2 and 2.1.4.2.
 """
 
@@ -32,14 +33,14 @@ NODE_PREFIX = b"\x01"
 
 
 Node: TypeAlias = tuple[int, int, bytes]
-"""(level, index, hash): the root of the complete subtree over [index << level, (index + 1) << level)."""
+"""(level, index, hash) of a complete subtree."""
 
 
 class NodeReader(Protocol):
     """Where nodes of complete subtrees are read from: a store, tiles, or `HashedLeaves`."""
 
     def node(self, level: int, index: int) -> bytes:
-        """Return the 32-byte hash of node (level, index); asked only for complete subtrees of the given size."""
+        """Return the 32-byte hash of node (level, index), a complete subtree of the tree."""
 
 
 def leaf_hash(leaf: bytes) -> bytes:
@@ -55,8 +56,9 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 def _hash_rows(prefix: bytes, rows: bytes | bytearray | memoryview, row_bytes: int) -> bytes:
     """Return the packed SHA-256 hashes of prefix || row, for each row of a buffer.
 
-    The ledger's ingest spends most of its time here. Copying a hasher that has taken the prefix is faster than making
-    one a row (OpenSSL 3 looks the algorithm up each time) and saves the concatenation.
+    The ledger's ingest spends most of its time here. Copying a hasher that has taken the prefix is
+    faster than making one a row (OpenSSL 3 looks the algorithm up each time) and saves the
+    concatenation.
     """
     copy = hashlib.sha256(prefix).copy
     hashes = []
@@ -70,7 +72,8 @@ def _hash_rows(prefix: bytes, rows: bytes | bytearray | memoryview, row_bytes: i
 def leaf_hashes_of_rows(rows: bytes | bytearray | memoryview, row_bytes: int) -> bytes:
     """Return the packed leaf hashes of many leaves of equal length that lie in one buffer.
 
-    `rows` holds n * row_bytes bytes, row_bytes >= 1; a memoryview must be contiguous. Returns n * 32 bytes.
+    `rows` holds n * row_bytes bytes, row_bytes >= 1; a memoryview must be contiguous. Returns n *
+    32 bytes.
 
     Raises: DecodeError: the buffer is not a whole number of rows.
     """
@@ -125,7 +128,7 @@ def root_of(leaf_hashes: bytes | Sequence[bytes]) -> bytes:
 
 
 class HashedLeaves:
-    """A `NodeReader` over leaf hashes in memory, to make proofs in a tree that is at hand whole (a submission).
+    """A `NodeReader` over leaf hashes in memory, for proofs in a tree at hand (a submission).
 
     Raises: DecodeError: a hash is not 32 bytes.
     """
@@ -157,9 +160,10 @@ class HashedLeaves:
 
 @dataclass(frozen=True, slots=True)
 class CompactRange:
-    """All that must be kept of a tree to append to it: its size and the roots of its complete subtrees.
+    """All that is needed of a tree to append to it: its size and its complete subtrees.
 
-    `edges` has one hash for each bit set in `size` (at most 64), the greatest subtree, leftmost, first.
+    `edges` has one hash for each bit set in `size` (at most 64), the greatest subtree, leftmost,
+    first.
 
     Raises: DecodeError: a size that is not below 2**64, or edges that do not fit it.
     """
@@ -190,8 +194,8 @@ class CompactRange:
     def append_many(self, leaf_hashes: bytes | Sequence[bytes]) -> tuple[CompactRange, list[Node]]:
         """Append leaf hashes, packed or one by one, in order.
 
-        Returns: the new range, and all nodes that became complete, the leaves (level 0) included, ascending by level and
-        within a level by index.
+        Returns: the new range, and all nodes that became complete, the leaves (level 0) included,
+        ascending by level and within a level by index.
 
         Raises: DecodeError: a hash is not 32 bytes, or the tree would exceed 2**64 - 1 leaves.
         """
@@ -216,7 +220,8 @@ class CompactRange:
 def _subtree_parts(start: int, end: int, reader: NodeReader) -> list[bytes]:
     """Return the complete subtrees that make up leaves [start, end), the greatest first.
 
-    `start` is a multiple of the smallest power of two that is at least end - start, as in every subtree of RFC 6962.
+    `start` is a multiple of the smallest power of two that is at least end - start, as in every
+    subtree of RFC 6962.
     """
     parts = []
     while start < end:
@@ -259,11 +264,12 @@ def inclusion_proof(index: int, size: int, reader: NodeReader) -> tuple[bytes, .
 
 
 def consistency_proof(size1: int, size2: int, reader: NodeReader) -> tuple[bytes, ...]:
-    """Return the proof that the tree of the first `size1` leaves is a prefix of that of the first `size2`.
+    """Return the proof that the first `size1` leaves are a prefix of the first `size2`.
 
     Empty for equal sizes. Reads at most 190 nodes.
 
-    Raises: VerificationError: size1 is 0 (nothing to prove; verifiers refuse it) or greater than size2.
+    Raises: VerificationError: size1 is 0 (nothing to prove; verifiers refuse it) or greater than
+    size2.
     """
     if not 0 < size1 <= size2:
         raise VerificationError(f"no consistency proof leads from {size1} to {size2} leaves")
@@ -290,7 +296,8 @@ def _check_hashes(hashes: Iterable[bytes], what: str) -> None:
 def root_from_inclusion_proof(leaf: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes:
     """Return the root that a proof leads to from a leaf hash, for comparison with a trusted one.
 
-    Raises: VerificationError: no such leaf, a path of the wrong length, or a hash that is not 32 bytes.
+    Raises: VerificationError: no such leaf, a path of the wrong length, or a hash that is not 32
+    bytes.
     """
     if not 0 <= index < size:
         raise VerificationError(f"a tree of {size} leaves has no leaf {index}")
@@ -316,7 +323,7 @@ def root_from_inclusion_proof(leaf: bytes, index: int, size: int, path: Sequence
 def verify_inclusion(
     leaf: bytes, index: int, size: int, path: Sequence[bytes], root: bytes
 ) -> None:
-    """Verify that the leaf with hash `leaf` is leaf `index` of the tree with `size` leaves and `root`.
+    """Verify that `leaf`, a leaf hash, is leaf `index` of the tree with `size` and `root`.
 
     Source: RFC 9162 section 2.1.3.2. Any non-negative integers do.
 
@@ -329,12 +336,12 @@ def verify_inclusion(
 def verify_consistency(
     size1: int, size2: int, path: Sequence[bytes], root1: bytes, root2: bytes
 ) -> None:
-    """Verify that the tree with `size1` leaves and `root1` is a prefix of that with `size2` leaves and `root2`.
+    """Verify that the tree with `size1` and `root1` is a prefix of that with `size2`, `root2`.
 
     Source: RFC 9162 section 2.1.4.2. Any positive integers do.
 
-    Raises: VerificationError: it is not; the proof is longer or shorter than it must be; size1 is 0, which every tree
-    satisfies and no proof can show.
+    Raises: VerificationError: it is not; the proof is longer or shorter than it must be; size1 is
+    0, which every tree satisfies and no proof can show.
     """
     if not 0 < size1 <= size2:
         raise VerificationError(f"no consistency proof leads from {size1} to {size2} leaves")

@@ -1,7 +1,7 @@
 """Signed notes: a text and lines of signatures under it.
 
-Lives here: parsing, writing, signing and verifying notes. May not live here: what the text means (checkpoint.py), who
-must have signed (policy.py), private keys (they stay behind `Signer`).
+Lives here: parsing, writing, signing and verifying notes. May not live here: what the text means
+(checkpoint.py), who must have signed (policy.py), private keys (they stay behind `Signer`).
 Invariant: `Note.parse` accepts exactly the image of `Note.encode`.
 Source: C2SP signed-note v1.0.0; the limits are those of Go's golang.org/x/mod/sumdb/note.
 """
@@ -24,7 +24,7 @@ _LINE_PREFIX = "\u2014 "
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """One signature line: key name, 4-byte key id, and the signature bytes behind the id (time included, if any).
+    """One signature line: key name, 4-byte key id, and the bytes behind it (time, if any, first).
 
     Raises: DecodeError: an invalid key name, a key id that is not 4 bytes, or no signature bytes.
     """
@@ -60,7 +60,7 @@ class Signature:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedSignature:
-    """A signature that verified: by which key, and the cosignature's time in seconds since 1970 (None for type 1)."""
+    """A signature that verified: its key, and the time in seconds since 1970 (None for type 1)."""
 
     key: VerifierKey
     timestamp_s: int | None
@@ -70,8 +70,9 @@ class VerifiedSignature:
 class Note:
     """A text and the signatures under it.
 
-    `text` ends in a newline and holds no other ASCII control character; it may be trusted only after `verified_by` or a
-    policy has accepted the note. `signatures` keep the order of the lines, 1 to 100 in a complete note.
+    `text` ends in a newline and holds no other ASCII control character; it may be trusted only
+    after `verified_by` or a policy has accepted the note. `signatures` keep the order of the lines,
+    1 to 100 in a complete note.
 
     Raises: DecodeError: a text that a note cannot carry, or too many signatures.
     """
@@ -88,7 +89,8 @@ class Note:
     def encode(self) -> bytes:
         """Return the note's bytes: text, blank line, signature lines.
 
-        Raises: DecodeError: without signatures it is no note yet; or it is longer than 1,000,000 bytes.
+        Raises: DecodeError: without signatures it is no note yet; or it is longer than 1,000,000
+        bytes.
         """
         if not self.signatures:
             raise DecodeError("a note needs at least one signature")
@@ -99,10 +101,10 @@ class Note:
 
     @classmethod
     def parse(cls, data: bytes) -> Note:
-        """Read a signed note; the text ends at the last blank line, for it may hold blank lines itself.
+        """Read a signed note; its text ends at the last blank line, and may hold others.
 
-        Raises: DecodeError: longer than 1,000,000 bytes, not UTF-8, no signature block, a malformed line, or more than
-        100 signatures.
+        Raises: DecodeError: longer than 1,000,000 bytes, not UTF-8, no signature block, a malformed
+        line, or more than 100 signatures.
         """
         if len(data) > NOTE_BYTES_MAX:
             raise DecodeError(f"note is longer than {NOTE_BYTES_MAX} bytes")
@@ -118,13 +120,14 @@ class Note:
         return cls(text + "\n", tuple(Signature.parse(line) for line in lines))
 
     def verified_by(self, keys: Iterable[VerifierKey]) -> tuple[VerifiedSignature, ...]:
-        """Verify every signature of a known key and return them in the order of the lines, at least one.
+        """Verify all signatures of known keys and return them, at least one, in line order.
 
-        Lines of unknown keys are ignored, also when they share either name or key id with a known one. A key may occur
-        several times (cosignatures of different times); count keys, not signatures.
+        Lines of unknown keys are ignored, also when they share either name or key id with a known
+        one. A key may occur several times (cosignatures of different times); count keys, not
+        signatures.
 
-        Raises: VerificationError: a signature of a known key does not verify, no key is known, or two different known
-        keys share name and key id.
+        Raises: VerificationError: a signature of a known key does not verify, no key is known, or
+        two different known keys share name and key id.
         """
         known: dict[tuple[str, bytes], VerifierKey] = {}
         for key in keys:
@@ -154,10 +157,12 @@ class Note:
 def sign(text: str, signer: Signer, timestamp_s: int | None = None) -> Signature:
     """Sign a note text with a key of any type.
 
-    `timestamp_s` is the time of a cosignature in seconds since 1970, at most 2**63 - 1, and None for type 1. The caller
-    has stored durably, before the signature leaves, what is signed: a log or node must never sign two histories.
+    `timestamp_s` is the time of a cosignature in seconds since 1970, at most 2**63 - 1, and None
+    for type 1. The caller has stored durably, before the signature leaves, what is signed: a log or
+    node must never sign two histories.
 
-    Raises: DecodeError: a time missing, superfluous or out of range, or a cosignature on a text that is no checkpoint.
+    Raises: DecodeError: a time missing, superfluous or out of range, or a cosignature on a text
+    that is no checkpoint.
     InvariantViolation: what the signer returned does not verify under its own key.
     """
     blob = encode_blob(

@@ -1,6 +1,7 @@
 """Strict readers of the small pieces that the C2SP text formats are made of.
 
-Lives here: base64, decimals and lines, read so that a value has exactly one spelling. May not live here: any format.
+Lives here: base64, decimals and lines, read so that a value has exactly one spelling. May not live
+here: any format.
 Invariant: whatever a reader accepts, its writer writes back byte for byte.
 """
 
@@ -23,8 +24,8 @@ def encode_base64(data: bytes) -> str:
 def decode_base64(text: str, what: str) -> bytes:
     """Return the bytes of standard, padded base64; `what` names the value in the error.
 
-    Raises: DecodeError: foreign characters, missing padding, or unused bits that are not zero. The last is stricter
-    than Go's reader: without it one signature would have several spellings.
+    Raises: DecodeError: foreign characters, missing padding, or unused bits that are not zero. The
+    last is stricter than Go's reader: without it one signature would have several spellings.
     """
     try:
         data = base64.b64decode(text, validate=True)
