@@ -72,11 +72,10 @@ class ObligationState(enum.IntEnum):
     AFFIRMED = 2
     LOCKED = 3
     PARTLY_DISCHARGED = 4
-    DISCHARGED = 5
-    SETTLED = 6
-    REJECTED = 7
-    RESCINDED = 8
-    EXPIRED = 9
+    SETTLED = 5
+    REJECTED = 6
+    RESCINDED = 7
+    EXPIRED = 8
 
 
 class CycleState(enum.IntEnum):

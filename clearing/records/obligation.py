@@ -98,8 +98,11 @@ def salts_of(secret: bytes, count: int) -> bytes:
     return stream.update(bytes(SALT_BYTES * count))
 
 
-def commitments_of(secret: bytes, records: bytes | memoryview) -> list[bytes]:
-    """Return each item's salted commitment, the RFC 6962 leaf hash of (salt || record), in order."""
+def commitments_of(secret: bytes, records: bytes | memoryview) -> bytes:
+    """Return the items' salted commitments in order, packed, 32 bytes each.
+
+    A commitment is the RFC 6962 leaf hash of (salt || record).
+    """
     count = len(records) // ITEM_BYTES
     rows = np.empty((count, SALT_BYTES + ITEM_BYTES), dtype=np.uint8)
     rows[:, :SALT_BYTES] = np.frombuffer(salts_of(secret, count), np.uint8).reshape(count, SALT_BYTES)

@@ -1,0 +1,311 @@
+"""Obligations: what a submission may contain, where each item stands, and the open book as columns grouped by asset.
+
+Lives here: validation of items, ItemStates (the only thing kept per obligation besides its record), the moves of the
+obligation lifecycle, and BookChunk (one submission's part of the open book). May not live here: netting, positions,
+signatures, or who is licensed (ledger.py passes that in as columns).
+
+Invariants: states move only along LIFECYCLE; nothing here holds one Python object an obligation; columns handed out
+are read-only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from clearing.codec import Layout, reserved, uint
+from clearing.errors import DecodeError, RejectCode, invariant
+from clearing.netting.columns import AssetColumns
+from clearing.records.instruction import ItemSelection
+from clearing.records.obligation import ITEM_VERSION, Items
+from clearing.rules.lifecycle import Lifecycle
+from clearing.types import ObligationKind, ObligationState
+
+Mask = npt.NDArray[np.bool_]
+U8 = npt.NDArray[np.uint8]
+U16 = npt.NDArray[np.uint16]
+U32 = npt.NDArray[np.uint32]
+U64 = npt.NDArray[np.uint64]
+
+LIFECYCLE = Lifecycle(
+    "obligation",
+    ObligationState.PROPOSED,
+    (
+        (ObligationState.PROPOSED, ObligationState.AFFIRMED, "counterparty affirms"),
+        (ObligationState.PROPOSED, ObligationState.REJECTED, "counterparty rejects"),
+        (ObligationState.PROPOSED, ObligationState.RESCINDED, "submitter rescinds"),
+        (ObligationState.PROPOSED, ObligationState.EXPIRED, "due time passes unaffirmed"),
+        (ObligationState.AFFIRMED, ObligationState.RESCINDED, "submitter rescinds before cut-off"),
+        (ObligationState.AFFIRMED, ObligationState.LOCKED, "cut-off of a cycle"),
+        (ObligationState.LOCKED, ObligationState.SETTLED, "cycle settles, wholly discharged"),
+        (ObligationState.LOCKED, ObligationState.PARTLY_DISCHARGED, "cycle settles, a part remains"),
+        (ObligationState.LOCKED, ObligationState.AFFIRMED, "cycle fails"),
+        (ObligationState.PARTLY_DISCHARGED, ObligationState.LOCKED, "cut-off of a later cycle"),
+    ),
+)
+IS_TERMINAL = np.zeros(256, dtype=np.bool_)
+IS_TERMINAL[[int(state) for state in ObligationState if LIFECYCLE.is_terminal(state)]] = True
+
+_STATES_LAYOUT = Layout(
+    "item states", uint("submitter", 4), uint("count", 4), uint("form", 1), reserved(3)
+)
+_STATES_ARE_COLUMN = 1
+_CYCLES_ARE_COLUMN = 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ItemStates:
+    """Where each item of one submission stands.
+
+    states: uint8[count], an ObligationState. cycles: uint32[count], the cycle that holds or settled the item, 0 none.
+    """
+
+    submitter: int
+    states: U8
+    cycles: U32
+
+    @property
+    def count(self) -> int:
+        """Number of items."""
+        return len(self.states)
+
+    @classmethod
+    def proposed(cls, submitter: int, count: int) -> Self:
+        """Return the states of a fresh submission."""
+        states = np.full(count, ObligationState.PROPOSED, dtype=np.uint8)
+        return cls(submitter, states, np.zeros(count, dtype=np.uint32))
+
+    def encode(self) -> bytes:
+        """Return the canonical bytes: a column whose entries are all equal is written as one entry."""
+        form = 0
+        states, cycles = self.states, self.cycles
+        if (states == states[0]).all():
+            states = states[:1]
+        else:
+            form |= _STATES_ARE_COLUMN
+        if (cycles == cycles[0]).all():
+            cycles = cycles[:1]
+        else:
+            form |= _CYCLES_ARE_COLUMN
+        head = _STATES_LAYOUT.encode(submitter=self.submitter, count=self.count, form=form)
+        return head + states.tobytes() + cycles.astype("<u4").tobytes()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Parse the canonical bytes.
+
+        Raises: DecodeError: wrong length, or a column where one entry would do.
+        """
+        head = _STATES_LAYOUT.decode(data[: _STATES_LAYOUT.width])
+        count, form = head["count"], head["form"]
+        n_states = count if form & _STATES_ARE_COLUMN else 1
+        n_cycles = count if form & _CYCLES_ARE_COLUMN else 1
+        rest = data[_STATES_LAYOUT.width :]
+        if not count or len(rest) != n_states + 4 * n_cycles:
+            raise DecodeError("the length of an item-states row does not match its form")
+        states = np.frombuffer(rest, dtype=np.uint8, count=n_states)
+        cycles = np.frombuffer(rest, dtype="<u4", count=n_cycles, offset=n_states)
+        if n_states != count:
+            states = np.full(count, states[0], dtype=np.uint8)
+        if n_cycles != count:
+            cycles = np.full(count, cycles[0], dtype=np.uint32)
+        decoded = cls(head["submitter"], states, cycles.astype(np.uint32))
+        if decoded.encode() != data:
+            raise DecodeError("not the canonical form of an item-states row")
+        return decoded
+
+    def moved(self, mask: Mask, target: ObligationState, cycle: int = 0) -> Self:
+        """Return the states after the masked items moved to `target` (and into or out of `cycle`).
+
+        Raises: InvariantViolation: the lifecycle has no such move; the caller has to select before.
+        """
+        invariant(
+            bool(LIFECYCLE.mask_of(self.states[mask], target).all()),
+            f"obligations cannot move to {target.name}",
+        )
+        states, cycles = self.states.copy(), self.cycles.copy()
+        states[mask] = target
+        cycles[mask] = cycle
+        return type(self)(self.submitter, states, cycles)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing can happen to any item any more."""
+        return bool(IS_TERMINAL[self.states].all())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BookChunk:
+    """One submission's part of the open book: its columns grouped by asset, filled once at ingest.
+
+    items: uint32[n], the item number of each row; within an asset ascending. asset_rows: (asset, first row, end row)
+    ascending by asset. debtor, creditor: uint32[n]; lo, hi: uint64[n], the amount; due_ms: uint64[n].
+    """
+
+    items: U32
+    debtor: U32
+    creditor: U32
+    lo: U64
+    hi: U64 | None
+    priority: U8
+    due_ms: U64
+    asset_rows: tuple[tuple[int, int, int], ...]
+
+    @classmethod
+    def of_items(cls, items: Items) -> Self:
+        """Group the records of one submission by asset; their order within an asset stays."""
+        asset = np.ascontiguousarray(items["asset"])
+        if (asset == asset[0]).all():
+            order = np.arange(len(items), dtype=np.uint32)
+            rows: tuple[tuple[int, int, int], ...] = ((int(asset[0]), 0, len(items)),)
+        else:
+            order = np.argsort(asset, kind="stable").astype(np.uint32)
+            items = items[order]
+            numbers, starts = np.unique(items["asset"], return_index=True)
+            ends = [*starts[1:].tolist(), len(items)]
+            rows = tuple(zip(numbers.tolist(), starts.tolist(), ends, strict=True))
+        hi = items["amount_hi"].astype(np.uint64)
+        return cls(
+            items=order,
+            debtor=items["debtor"].astype(np.uint32),
+            creditor=items["creditor"].astype(np.uint32),
+            lo=items["amount_lo"].astype(np.uint64),
+            hi=hi if hi.any() else None,
+            priority=items["priority"].astype(np.uint8),
+            due_ms=items["due_ms"].astype(np.uint64),
+            asset_rows=rows,
+        )
+
+    def select(self, mask: Mask) -> Iterator[tuple[int, U32, AssetColumns]]:
+        """Yield (asset, item numbers, columns) of the masked items, mask by item number, ascending by asset.
+
+        Where a whole asset is selected its columns are views, not copies.
+        """
+        chosen = mask[self.items]
+        for asset, start, end in self.asset_rows:
+            part = chosen[start:end]
+            if not part.any():
+                continue
+            rows: slice | Mask = slice(None) if part.all() else part
+            yield asset, self.items[start:end][rows], self._columns(start, end, rows)
+
+    def _columns(self, start: int, end: int, rows: slice | Mask) -> AssetColumns:
+        return AssetColumns(
+            debtor=self.debtor[start:end][rows],
+            creditor=self.creditor[start:end][rows],
+            lo=self.lo[start:end][rows],
+            hi=None if self.hi is None else self.hi[start:end][rows],
+            priority=self.priority[start:end][rows],
+        )
+
+    def by_item(self, column: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        """Return a column in item order instead of grouped order."""
+        ordered = np.empty_like(column)
+        ordered[self.items] = column
+        return ordered
+
+    def participants(self) -> U32:
+        """Return the registry numbers that occur, ascending."""
+        return np.unique(np.concatenate((self.debtor, self.creditor)))
+
+    def names(self, participant: int) -> Mask:
+        """Return, by item number, whether the participant is debtor or creditor."""
+        rows = (self.debtor == participant) | (self.creditor == participant)
+        named: Mask = self.by_item(rows).astype(np.bool_)
+        return named
+
+    def next_expiry_ms(self, states: ItemStates) -> int:
+        """Return the earliest due time of an unaffirmed item, 0 when none has one."""
+        waiting = (states.states[self.items] == ObligationState.PROPOSED) & (self.due_ms > 0)
+        return int(self.due_ms[waiting].min()) if waiting.any() else 0
+
+    def due_mask(self, states: ItemStates, time_ms: int) -> Mask:
+        """Return, by item number, which unaffirmed items lapse at block time `time_ms`."""
+        late = (self.due_ms > 0) & (self.due_ms <= np.uint64(time_ms))
+        waiting: Mask = states.states == ObligationState.PROPOSED
+        return waiting & self.by_item(late).astype(np.bool_)
+
+
+def validate_items(
+    items: Items, submitter: int, *, may_owe: Mask, licensed: Mask, assets: int, time_ms: int
+) -> U16:
+    """Return the RejectCode of each item, 0 for a good one; where several apply, the lowest.
+
+    may_owe, licensed: bool[participants], by registry number. assets: number registered. One pass of array
+    operations; no Python object an item.
+    """
+    codes = np.zeros(len(items), dtype=np.uint16)
+    debtor = items["debtor"].astype(np.int64)
+    creditor = items["creditor"].astype(np.int64)
+    last = len(may_owe) - 1
+    due = items["due_ms"]
+    known = (debtor <= last) & (creditor <= last)
+    debtor_row, creditor_row = np.minimum(debtor, last), np.minimum(creditor, last)
+    kinds = [int(kind) for kind in ObligationKind]
+    # written from the highest code to the lowest, so that the lowest stands
+    faults = (
+        (RejectCode.DUE_PASSED, (due > 0) & (due <= np.uint64(time_ms))),
+        (RejectCode.ZERO_AMOUNT, (items["amount_lo"] == 0) & (items["amount_hi"] == 0)),
+        (RejectCode.UNKNOWN_ASSET, items["asset"] >= assets),
+        (RejectCode.PARTICIPANT_NOT_LICENSED, ~(licensed[debtor_row] & licensed[creditor_row])),
+        (RejectCode.UNKNOWN_PARTICIPANT, ~(known & may_owe[debtor_row] & may_owe[creditor_row])),
+        (RejectCode.SUBMITTER_NOT_PARTY, (debtor != submitter) & (creditor != submitter)),
+        (RejectCode.SAME_PARTY, debtor == creditor),
+        (RejectCode.ITEM_FLAGS, items["flags"] != 0),
+        (RejectCode.ITEM_KIND, (items["kind"] < min(kinds)) | (items["kind"] > max(kinds))),
+        (RejectCode.ITEM_VERSION, items["version"] != ITEM_VERSION),
+    )
+    for code, fault in faults:
+        codes[fault] = code
+    return codes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Selected:
+    """What a selection came to: the mask by item number when code is OK, else the first bad items with codes."""
+
+    code: RejectCode
+    mask: Mask
+    bad: tuple[tuple[int, RejectCode], ...] = ()
+    bad_items: int = 0
+
+
+BAD_ITEMS_SHOWN = 100
+
+
+def bad_items(codes: U16) -> tuple[tuple[tuple[int, RejectCode], ...], int]:
+    """Return the first BAD_ITEMS_SHOWN bad items with their codes, and the number of all."""
+    rows = np.flatnonzero(codes)
+    shown = tuple((int(row), RejectCode(int(codes[row]))) for row in rows[:BAD_ITEMS_SHOWN])
+    return shown, len(rows)
+
+
+def select_items(
+    selection: ItemSelection, states: ItemStates, is_party: Mask, target: ObligationState
+) -> Selected:
+    """Resolve which items an instruction moves to `target`.
+
+    is_party: by item number, which items the actor may move. Without ranges, all that may move are taken; with
+    ranges, every named item must qualify.
+    """
+    movable = LIFECYCLE.mask_of(states.states, target)
+    if not selection.ranges:
+        mask = is_party & movable
+        code = RejectCode.OK if mask.any() else RejectCode.NOTHING_SELECTED
+        return Selected(code, mask)
+    named = np.zeros(states.count, dtype=np.bool_)
+    if selection.ranges[-1][1] >= states.count:
+        return Selected(RejectCode.UNKNOWN_ITEM, named)
+    for first, last in selection.ranges:
+        named[first : last + 1] = True
+    codes = np.zeros(states.count, dtype=np.uint16)
+    codes[named & ~movable] = RejectCode.ITEM_STATE
+    codes[named & ~is_party] = RejectCode.NOT_A_PARTY
+    shown, count = bad_items(codes)
+    if count:
+        return Selected(min(code for _, code in shown), named, shown, count)
+    return Selected(RejectCode.OK, named)
