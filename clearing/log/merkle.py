@@ -4,14 +4,16 @@ Lives here: the one tree hash and the one verifier that serve log, submissions a
 live here: storage (a `NodeReader` is passed in), signatures, trees whose leaves change
 (merkle_array.py).
 
-    empty root   SHA-256("") leaf hash    SHA-256(0x00 || leaf) node hash    SHA-256(0x01 || left ||
-    right) root of n    the leaf hash of one leaf; else node(root of the first k, root of the rest),
-    k the largest power of 2 < n
+    empty root   SHA-256("")
+    leaf hash    SHA-256(0x00 || leaf)
+    node hash    SHA-256(0x01 || left || right)
+    root of n    the leaf hash, if n = 1; else the node hash of the root of the first k leaves and
+                 the root of the rest, k being the largest power of two below n
 
-A *node* (level, index) is the root of the complete subtree over leaves [index << level, (index + 1)
-<< level): it never changes once it exists, so stores may keep it for ever. *Packed* hashes are
-their concatenation in one buffer. Order of a proof: the leaf's sibling first, the root's child
-last.
+A *node* (level, index) is the root of the complete subtree over the leaves from index << level up
+to, not including, (index + 1) << level. It never changes once it exists: stores keep it for ever.
+*Packed* hashes are their concatenation in one buffer.
+Order of a proof: the leaf's sibling first, the root's child last.
 Source: RFC 6962 section 2.1; verification RFC 9162 sections 2.1.3.2 and 2.1.4.2.
 """
 
@@ -34,6 +36,9 @@ NODE_PREFIX = b"\x01"
 
 Node: TypeAlias = tuple[int, int, bytes]
 """(level, index, hash) of a complete subtree."""
+
+Hashes: TypeAlias = bytes | bytearray | memoryview | Sequence[bytes]
+"""Hashes in order, packed or one by one."""
 
 
 class NodeReader(Protocol):
@@ -72,8 +77,9 @@ def _hash_rows(prefix: bytes, rows: bytes | bytearray | memoryview, row_bytes: i
 def leaf_hashes_of_rows(rows: bytes | bytearray | memoryview, row_bytes: int) -> bytes:
     """Return the packed leaf hashes of many leaves of equal length that lie in one buffer.
 
-    `rows` holds n * row_bytes bytes, row_bytes >= 1; a memoryview must be contiguous. Returns n *
-    32 bytes.
+    `rows` holds n rows of `row_bytes`, at least 1; a memoryview must be contiguous.
+
+    Returns: n * 32 bytes.
 
     Raises: DecodeError: the buffer is not a whole number of rows.
     """
@@ -82,24 +88,18 @@ def leaf_hashes_of_rows(rows: bytes | bytearray | memoryview, row_bytes: int) ->
     return _hash_rows(LEAF_PREFIX, rows, row_bytes)
 
 
-def pack(hashes: Iterable[bytes]) -> bytes:
+def packed(hashes: Hashes) -> bytes:
     """Return hashes as one packed buffer.
 
-    Raises: DecodeError: one of them is not 32 bytes.
+    Raises: DecodeError: a hash is not 32 bytes, or a buffer not a multiple of 32.
     """
-    parts = list(hashes)
-    if any(len(part) != HASH_BYTES for part in parts):
+    if isinstance(hashes, bytes | bytearray | memoryview):
+        if len(hashes) % HASH_BYTES:
+            raise DecodeError("packed hashes must be a multiple of 32 bytes")
+        return bytes(hashes)
+    if any(len(value) != HASH_BYTES for value in hashes):
         raise DecodeError("a hash must be 32 bytes")
-    return b"".join(parts)
-
-
-def _packed(leaf_hashes: bytes | Sequence[bytes]) -> bytes:
-    """Return leaf hashes, given packed or one by one, as one packed buffer."""
-    if not isinstance(leaf_hashes, bytes):
-        return pack(leaf_hashes)
-    if len(leaf_hashes) % HASH_BYTES:
-        raise DecodeError("packed hashes must be a multiple of 32 bytes")
-    return leaf_hashes
+    return b"".join(hashes)
 
 
 def level_above(level: bytes) -> bytes:
@@ -114,12 +114,12 @@ def level_above(level: bytes) -> bytes:
     return _hash_rows(NODE_PREFIX, level[:paired], pair_bytes) + level[paired:]
 
 
-def root_of(leaf_hashes: bytes | Sequence[bytes]) -> bytes:
-    """Return the root over leaf hashes, packed or one by one; of none, the empty root.
+def root_of(leaf_hashes: Hashes) -> bytes:
+    """Return the root over leaf hashes; of none, the empty root.
 
     Raises: DecodeError: a hash is not 32 bytes.
     """
-    level = _packed(leaf_hashes)
+    level = packed(leaf_hashes)
     if not level:
         return EMPTY_ROOT
     while len(level) > HASH_BYTES:
@@ -133,8 +133,8 @@ class HashedLeaves:
     Raises: DecodeError: a hash is not 32 bytes.
     """
 
-    def __init__(self, leaf_hashes: bytes | Sequence[bytes]) -> None:
-        level = _packed(leaf_hashes)
+    def __init__(self, leaf_hashes: Hashes) -> None:
+        level = packed(leaf_hashes)
         self.size = len(level) // HASH_BYTES
         self._levels = [level]
         while len(level) > HASH_BYTES:
@@ -191,29 +191,29 @@ class CompactRange:
         """The root of the tree."""
         return _fold(self.edges)
 
-    def append_many(self, leaf_hashes: bytes | Sequence[bytes]) -> tuple[CompactRange, list[Node]]:
-        """Append leaf hashes, packed or one by one, in order.
+    def append_many(self, leaf_hashes: Hashes) -> tuple[CompactRange, list[Node]]:
+        """Append leaf hashes in order.
 
         Returns: the new range, and all nodes that became complete, the leaves (level 0) included,
         ascending by level and within a level by index.
 
         Raises: DecodeError: a hash is not 32 bytes, or the tree would exceed 2**64 - 1 leaves.
         """
-        packed = _packed(leaf_hashes)
-        size = self.size + len(packed) // HASH_BYTES
+        fresh = packed(leaf_hashes)  # the new nodes of a level
+        size = self.size + len(fresh) // HASH_BYTES
         old_edges = list(self.edges)  # taken from its end: the smallest subtree first
         new_edges: list[bytes] = []
         nodes: list[Node] = []
         for level in range(max(size.bit_length(), 1)):
             first = self.size >> level
-            hashes = [packed[i : i + HASH_BYTES] for i in range(0, len(packed), HASH_BYTES)]
+            hashes = [fresh[i : i + HASH_BYTES] for i in range(0, len(fresh), HASH_BYTES)]
             nodes += [(level, index, value) for index, value in enumerate(hashes, first)]
             if first & 1:
-                packed = old_edges.pop() + packed
+                fresh = old_edges.pop() + fresh
             if size >> level & 1:
-                new_edges.append(packed[-HASH_BYTES:])
-                packed = packed[:-HASH_BYTES]
-            packed = level_above(packed)
+                new_edges.append(fresh[-HASH_BYTES:])
+                fresh = fresh[:-HASH_BYTES]
+            fresh = level_above(fresh)
         return CompactRange(size, tuple(reversed(new_edges))), nodes
 
 
