@@ -1,0 +1,89 @@
+"""What the command line says when something is wrong, and the exit code that goes with it.
+
+Lives here: the exceptions that commands raise for a user's mistake or a failed check, and how they are shown. May
+not live here: any rule; sentences of the ledger's own codes come from clearing.errors.
+
+Exit codes are stable: 0 success; 1 a check fails or the ledger says no; 2 wrong use: the command line, a file or a
+setting is not as it must be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from node.cli.render import print_json, stderr
+
+EXIT_CHECK_FAILED = 1
+EXIT_WRONG_USE = 2
+
+DETAILS_SHOWN_MAX = 100
+"""Greatest number of faults that are listed; the count says how many there are."""
+
+
+class CliError(Exception):
+    """A command ends: a stable code, one sentence, what to do, and where it applies one row a fault.
+
+    `details` are dictionaries of equal keys; `total` counts all faults where only the first ones are listed.
+    """
+
+    exit_code = EXIT_CHECK_FAILED
+
+    def __init__(
+        self,
+        code: str,
+        sentence: str,
+        remedy: str,
+        details: Sequence[dict[str, Any]] = (),
+        total: int | None = None,
+    ) -> None:
+        """Say what is wrong (`code`, `sentence`) and what to do about it (`remedy`)."""
+        super().__init__(sentence)
+        self.code = code
+        self.sentence = sentence
+        self.remedy = remedy
+        self.details = list(details)[:DETAILS_SHOWN_MAX]
+        self.total = len(details) if total is None else total
+
+
+class CheckFailedError(CliError):
+    """A verification or check does not hold, or the ledger refuses: exit code 1."""
+
+
+class WrongUseError(CliError):
+    """The command line, a file or a setting is not as it must be: exit code 2."""
+
+    exit_code = EXIT_WRONG_USE
+
+
+def show_error(error: CliError, *, as_json: bool) -> None:
+    """Write the error to stderr for people, and with `as_json` as one object to stdout as well."""
+    if as_json:
+        body: dict[str, Any] = {
+            "code": error.code,
+            "message": error.sentence,
+            "remedy": error.remedy,
+        }
+        if error.details:
+            body |= {"count": error.total, "details": error.details}
+        print_json({"error": body})
+    console = stderr()
+    console.print(f"[bold red]{escape(error.code)}[/]: {escape(error.sentence)}", soft_wrap=True)
+    if error.details:
+        console.print(_details_table(error.details))
+        if error.total > len(error.details):
+            console.print(f"... {error.total} in all; the first {len(error.details)} are shown")
+    if error.remedy:
+        console.print(f"[bold]What to do:[/] {escape(error.remedy)}", soft_wrap=True)
+
+
+def _details_table(details: Sequence[dict[str, Any]]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name in details[0]:
+        table.add_column(name, overflow="fold")
+    for row in details:
+        table.add_row(*(escape(str(value)) for value in row.values()))
+    return table
