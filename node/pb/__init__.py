@@ -1,0 +1,1 @@
+"""Generated protobuf code of the wire; see node/pb_generate.py."""

@@ -1,0 +1,1 @@
+"""Generated code of the package clearing.v1; never edited by hand."""

@@ -1,0 +1,65 @@
+"""Generates node/pb/v1 from proto/node/pb/v1: messages, services and their type stubs.
+
+Lives here: the one command line of protoc, `python -m node.pb_generate` (or `make proto`). May not live here: any
+edit of what protoc writes: the output is committed as it comes, and tests/node/test_pb_generate.py compares.
+Needs the development requirements (grpcio-tools, mypy-protobuf); nodes run without them.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import resources
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PROTO_ROOT = ROOT / "proto"
+PACKAGE = Path("node/pb/v1")
+
+
+class GenerationError(Exception):
+    """protoc refused the files; it has printed why."""
+
+
+def generate(out: Path) -> list[Path]:
+    """Write the generated package below `out`, which exists, and return the files written, sorted.
+
+    Raises: GenerationError: protoc failed.
+    """
+    from grpc_tools import protoc  # noqa: PLC0415 - a development requirement; importing this module needs none
+
+    protos = sorted((PROTO_ROOT / PACKAGE).glob("*.proto"))
+    includes = resources.files("grpc_tools") / "_proto"
+    scripts = Path(sys.executable).parent  # the plugins of this environment, whatever PATH says
+    status = protoc.main(
+        [
+            "protoc",
+            f"--proto_path={PROTO_ROOT}",
+            f"--proto_path={includes}",
+            f"--plugin=protoc-gen-mypy={scripts / 'protoc-gen-mypy'}",
+            f"--plugin=protoc-gen-mypy_grpc={scripts / 'protoc-gen-mypy_grpc'}",
+            f"--python_out={out}",
+            f"--grpc_python_out={out}",
+            f"--mypy_out={out}",
+            f"--mypy_grpc_out={out}",
+            *(str(path.relative_to(PROTO_ROOT)) for path in protos),
+        ]
+    )
+    if status != 0:
+        raise GenerationError(f"protoc ended with status {status}")
+    return sorted((out / PACKAGE).glob("*_pb2*"))
+
+
+def main() -> int:
+    """Regenerate in place. Returns the exit status."""
+    try:
+        files = generate(ROOT)
+    except GenerationError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - a command's own output
+        return 1
+    for path in files:
+        print(path.relative_to(ROOT))  # noqa: T201 - a command's own output
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""gRPC services: thin; they authorise, convert, call and answer."""
