@@ -1,0 +1,127 @@
+"""Who takes part in a test network: names, roles, identifiers, assets.
+
+Lives here: the fixed cast of a test network, the same each time for the same number of participants. May not live
+here: keys, files, processes.
+
+The LEIs have right check digits and a prefix that no issuer of LEIs has ("TEST"); they name nobody.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from clearing.errors import DecodeError
+from clearing.identifiers import check_lei, make_lei
+from clearing.rules.registry import Asset
+from clearing.types import NettingMethod, Role
+
+NETWORK_NAME = "testnet.clearing.example"
+"""Name of every test network; two of them differ by their network id, the hash of their genesis."""
+
+LEADER = "central-bank"
+"""The node that orders transactions and holds the log's key."""
+
+NODES = ("central-bank", "ministry", "p01", "p02", "p03")
+"""Nodes of a test network, whatever its number of participants."""
+
+WITNESSES = ("p01", "p02", "p03")
+"""Nodes that hold only the bodies of their own participant."""
+
+PARTICIPANTS_DEFAULT = 6
+PARTICIPANTS_MIN = 3
+PARTICIPANTS_MAX = 1_000
+
+_FIRST = (Role.BANK, Role.BANK, Role.EXCHANGE)
+_ROTATION = (Role.BANK, Role.EXCHANGE, Role.MINER)
+_NAME_CHARACTERS = re.compile(r"[^0-9A-Za-z._-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """One licensed party of the network, before it has keys."""
+
+    name: str
+    role: Role
+    lei: str
+
+
+AUTHORITIES = (
+    Party("central-bank", Role.CENTRAL_BANK, make_lei("TEST00CENTRALBANK0")),
+    Party("ministry", Role.MINISTRY, make_lei("TEST00MINISTRY0000")),
+    Party("regulator", Role.REGULATOR, make_lei("TEST00REGULATOR000")),
+)
+"""Supervisors; they stand first in the register."""
+
+ASSETS = (
+    Asset(
+        name="BTC",
+        caip19="bip122:000000000019d6689c085ae165831e93/slip44:0",
+        dti="4H95J0R2X",
+        scale=8,
+        method=NettingMethod.POSITIONS,
+    ),
+    Asset(
+        name="ETH",
+        caip19="eip155:1/slip44:60",
+        dti="X9J9K872S",
+        scale=18,
+        method=NettingMethod.POSITIONS,
+    ),
+    Asset(
+        name="USDT",
+        caip19="eip155:1/erc20:0xdac17f958d2ee523a2206206994597c13d831ec7",
+        dti="",
+        scale=6,
+        method=NettingMethod.POSITIONS,
+    ),
+)
+"""Assets of a test network. USDT has no DTI here: it has one for each of its chains, none of them verified by us."""
+
+
+def role_name(role: Role) -> str:
+    """Return a role as it is written in JSON and tables, such as central-bank."""
+    return role.name.lower().replace("_", "-")
+
+
+def numbered_parties(count: int) -> list[Party]:
+    """Return participants p01 to p`count`: two banks, an exchange, then bank, exchange, miner over and over."""
+    roles = [*_FIRST, *(_ROTATION[i % len(_ROTATION)] for i in range(max(0, count - len(_FIRST))))]
+    return [
+        Party(f"p{number:02d}", role, make_lei(f"TEST00P{number:011d}"))
+        for number, role in enumerate(roles[:count], 1)
+    ]
+
+
+def named_parties(names: Sequence[str], first: int) -> list[Party]:
+    """Return a participant for each of a back office's own `names`, in order, in the roles of the rotation.
+
+    A name that is an LEI keeps it; others get one made of `first` and their place. Characters that a registered name
+    may not hold become hyphens; of names that then look alike the later ones get a number behind them.
+    """
+    parties = []
+    taken = {party.name for party in AUTHORITIES}
+    for place, name in enumerate(names):
+        registered = _unique(_NAME_CHARACTERS.sub("-", name).strip("-")[:24] or "party", taken)
+        taken.add(registered)
+        role = _ROTATION[place % len(_ROTATION)]
+        parties.append(Party(registered, role, _lei_of(name, first + place)))
+    return parties
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    if name not in taken:
+        return name
+    number = 2
+    while f"{name}-{number}" in taken:
+        number += 1
+    return f"{name}-{number}"
+
+
+def _lei_of(name: str, number: int) -> str:
+    try:
+        check_lei(name)
+    except DecodeError:
+        return make_lei(f"TEST00X{number:011d}")
+    return name
