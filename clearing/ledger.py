@@ -1,16 +1,34 @@
 """apply(state, block): the one place that sequences the rules.
 
-Lives here: Block, Outcome, Entry, BlockResult and `apply`. May not live here: a rule (rules/), a format
-(records/), persistence. See README for the order of phases in a block.
+Lives here: Block, BlockResult, the order of phases in a block, the checks every transaction passes, and the dispatch.
+May not live here: a rule (rules/), what a transaction does (handlers/), a format (records/), persistence.
+
+Order of phases: 1. what falls due by block time: unaffirmed items lapse, unfunded cycles time out, the timetable cuts
+off; 2. the transactions in the block's order; 3. one SEAL leaf, if anything was recorded at all.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from clearing.errors import RejectCode
-from clearing.records.transaction import Transaction
-from clearing.state import Delta
+from clearing.errors import RejectCode, VerificationError, invariant
+from clearing.handlers import cycles, governance, obligations, settlements
+from clearing.handlers.answers import Outcome, refused
+from clearing.log import merkle
+from clearing.params import RULES_VERSION
+from clearing.records.instruction import Instruction, InstructionKind
+from clearing.records.leaves import GenesisLeaf, LeafKind, SealLeaf, body_hash, leaf_kind
+from clearing.records.submission import Submission
+from clearing.records.transaction import Transaction, actor_of, decode_transaction
+from clearing.rows import NoRows, Table, key_request
+from clearing.rules.governance import GENESIS_ACTIONS_MAX, decode_actions, resolve
+from clearing.rules.registry import Participant, next_cut_off_ms
+from clearing.state import Delta, Draft, Entry, State
+from clearing.types import OBLIGORS, CycleState, Role
+
+__all__ = ["Block", "BlockResult", "Entry", "Outcome", "apply", "block_of_entries", "genesis", "next_deadline_ms"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,36 +44,12 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one transaction.
-
-    code OK: `index` is the log index of its leaf (also when it is a repetition: `repeated`, then nothing was
-    written). Otherwise index is -1 and `items` names the first bad items with their codes; bad_items counts all.
-    """
-
-    code: RejectCode
-    index: int
-    repeated: bool = False
-    items: tuple[tuple[int, RejectCode], ...] = ()
-    bad_items: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One leaf of the log with the body that it commits to (b"" for none); public bodies may be shown to anyone."""
-
-    leaf: bytes
-    body: bytes = b""
-    public: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class BlockResult:
     """Everything that follows from a block; persisting it is the caller's separate step.
 
     outcomes: one for each transaction, in order. entries: the leaves, in order, from `first_index` on; empty when the
-    block changed nothing (then delta.rows() is empty too and nothing is sealed). delta: what State.advance takes over
-    once the block is durable; delta.rows() are the rows to write, in canonical order (table, key).
+    block changed nothing (then delta.rows is empty too, nothing is sealed and the height is not used up). delta: what
+    State.advance takes over once the block is durable; delta.rows are the rows to write, in canonical order.
     nodes: (level, index, hash) of the log's newly complete subtrees, level 0 included. log_root and log_size: of the
     log after the block. state_root: of the positions after the block.
     """
@@ -70,3 +64,184 @@ class BlockResult:
     log_size: int
     log_root: bytes
     state_root: bytes
+
+
+_OBLIGORS_ONLY = OBLIGORS
+_GOVERNORS = (Role.MINISTRY, Role.CENTRAL_BANK)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """Who may give an instruction, whether the licence must be in force, and what it does."""
+
+    roles: tuple[Role, ...]
+    needs_licence: bool
+    handle: Callable[[Draft, Instruction], Outcome]
+
+
+# A suspended or expired licence lets its holder do nothing but finish the settlement of what is locked already.
+_RULES: dict[InstructionKind, _Rule] = {
+    InstructionKind.AFFIRM: _Rule(_OBLIGORS_ONLY, True, obligations.move_items),
+    InstructionKind.REJECT: _Rule(_OBLIGORS_ONLY, True, obligations.move_items),
+    InstructionKind.RESCIND: _Rule(_OBLIGORS_ONLY, True, obligations.move_items),
+    InstructionKind.RUN_CYCLE: _Rule((Role.CENTRAL_BANK, Role.OPERATOR), True, cycles.run_cycle),
+    InstructionKind.EVIDENCE: _Rule(_OBLIGORS_ONLY, False, settlements.move_settlement),
+    InstructionKind.CONFIRM: _Rule(_OBLIGORS_ONLY, False, settlements.move_settlement),
+    InstructionKind.FAIL: _Rule(_OBLIGORS_ONLY, False, settlements.move_settlement),
+    InstructionKind.SET_LIQUIDITY: _Rule((Role.CENTRAL_BANK,), True, settlements.set_liquidity),
+    InstructionKind.PROPOSE: _Rule(_GOVERNORS, True, governance.propose),
+    InstructionKind.APPROVE: _Rule(_GOVERNORS, True, governance.approve),
+}
+
+
+def apply(state: State, block: Block) -> BlockResult:
+    """Apply one decided block and return everything that follows from it.
+
+    Pure: depends on `state` and `block` only and changes neither. A refused transaction changes nothing.
+    Raises: InvariantViolation: a defect, or a block that does not follow `state`; the node must stop, keep the block,
+        and report height and root.
+    """
+    invariant(block.height == state.height + 1, f"block {block.height} after {state.height}")
+    invariant(block.time_ms >= state.time_ms, "block time went backwards")
+    draft = Draft(state, block.height, block.time_ms)
+    obligations.expire(draft)
+    cycles.time_out(draft)
+    cycles.run_timetable(draft)
+    outcomes = tuple(_execute(draft, transaction) for transaction in block.transactions)
+    return _finish(draft, outcomes)
+
+
+def genesis(time_ms: int, actions: bytes) -> BlockResult:
+    """Return block 0: the GENESIS leaf over `actions` (rules/governance.py) and its SEAL.
+
+    The network's id is the leaf hash of the GENESIS leaf, so it is bound to everything that genesis sets.
+    Raises: DecodeError: actions are not canonical, or one is refused: genesis has no user to answer to.
+    """
+    draft = Draft(State(NoRows()), 0, time_ms)
+    parsed = decode_actions(actions, GENESIS_ACTIONS_MAX)
+    draft.registry, caps, code = resolve(draft.registry, parsed, time_ms)
+    if code is not RejectCode.OK:
+        raise DecodeError(f"genesis is refused: {code.name}")
+    leaf = GenesisLeaf(time_ms, body_hash(actions)).encode()
+    draft.network_id = merkle.leaf_hash(leaf)
+    draft.record(leaf, actions, public=True)
+    governance.apply_caps(draft, caps, seed=draft.network_id)
+    return _finish(draft, ())
+
+
+def block_of_entries(entries: Sequence[Entry]) -> Block:
+    """Rebuild a block from the leaves and bodies of one sealed block, for a follower or a replay.
+
+    The caller applies it and compares the entries that result, byte for byte, with those it was given.
+    Raises: DecodeError: the last leaf is no SEAL, or a transaction is not canonical or lacks its body.
+    """
+    seal = SealLeaf.decode(entries[-1].leaf) if entries else SealLeaf.decode(b"")
+    kinds = (LeafKind.SUBMISSION, LeafKind.INSTRUCTION)
+    transactions = tuple(
+        decode_transaction(entry.leaf + entry.body)
+        for entry in entries
+        if leaf_kind(entry.leaf) in kinds
+    )
+    return Block(seal.height, seal.time_ms, transactions)
+
+
+def next_deadline_ms(state: State, after_ms: int) -> int | None:
+    """Return the first block time after `after_ms` at which time alone may change something, or None.
+
+    after_ms: time of the last block that was tried, also if it turned out empty.
+    """
+    due = [expiry for expiry, _ in state.expiries if expiry > after_ms][:1]
+    timeout_ms = state.registry.parameters.settlement_timeout_ms
+    due += [
+        cycle.netted_ms + timeout_ms
+        for _, cycle in sorted(state.cycles.items())
+        if cycle.state is CycleState.NETTED and cycle.netted_ms + timeout_ms > after_ms
+    ]
+    cut_off_ms = next_cut_off_ms(state.registry.cut_offs_s, max(after_ms, state.time_ms))
+    if cut_off_ms is not None and cycles.has_nettable(iter(state.open.values())):
+        due.append(cut_off_ms)
+    return min(due, default=None)
+
+
+def _execute(draft: Draft, transaction: Transaction) -> Outcome:
+    """Check one transaction in the order of the reject codes, let its handler act, and remember its first answer."""
+    key = key_request(actor_of(transaction), transaction.client_id)
+    digest = hashlib.sha256(transaction.leaf).digest()
+    known = draft.get(Table.REQUESTS, key)
+    # A repetition gets the first answer, whatever has changed since.
+    if known is not None and known[8:] == digest:
+        return Outcome(RejectCode.OK, int.from_bytes(known[:8], "big"), repeated=True)
+    actor = draft.registry.participant(actor_of(transaction))
+    if actor is None:
+        return refused(RejectCode.UNKNOWN_ACTOR)
+    code = _authenticity(draft, transaction, actor)
+    if code is not RejectCode.OK:
+        return refused(code)
+    # The id was used for something else by the same actor.
+    if known is not None:
+        return refused(RejectCode.EXISTS_DIFFERENT)
+    outcome = _dispatch(draft, transaction, actor)
+    if outcome.code is RejectCode.OK:
+        draft.put(Table.REQUESTS, key, outcome.index.to_bytes(8, "big") + digest)
+    return outcome
+
+
+def _authenticity(draft: Draft, transaction: Transaction, actor: Participant) -> RejectCode:
+    try:
+        transaction.verify_signature(draft.network_id, actor.public_key)
+    except VerificationError:
+        return RejectCode.BAD_SIGNATURE
+    try:
+        transaction.verify_commitment()
+    except VerificationError:
+        return RejectCode.COMMITMENT_MISMATCH
+    return RejectCode.OK
+
+
+def _dispatch(draft: Draft, transaction: Transaction, actor: Participant) -> Outcome:
+    licensed = actor.is_licensed(draft.time_ms)
+    if isinstance(transaction, Submission):
+        if not licensed:
+            return refused(RejectCode.NOT_LICENSED)
+        if actor.role not in _OBLIGORS_ONLY:
+            return refused(RejectCode.ROLE_NOT_ALLOWED)
+        return obligations.submit(draft, transaction)
+    rule = _RULES[transaction.kind]
+    if rule.needs_licence and not licensed:
+        return refused(RejectCode.NOT_LICENSED)
+    if actor.role not in rule.roles:
+        return refused(RejectCode.ROLE_NOT_ALLOWED)
+    return rule.handle(draft, transaction)
+
+
+def _finish(draft: Draft, outcomes: tuple[Outcome, ...]) -> BlockResult:
+    """Seal what was recorded, extend the log, and collect the result."""
+    state = draft.state
+    change, changes = draft.seal()
+    nodes: list[tuple[int, int, bytes]] = []
+    log = state.log
+    if draft.entries:
+        seal = SealLeaf(
+            height=draft.height,
+            time_ms=draft.time_ms,
+            first_index=state.log_size,
+            rules_version=RULES_VERSION,
+            participants=change.participants,
+            assets=change.assets,
+            state_root=change.root,
+            changes_hash=changes,
+        )
+        draft.record(seal.encode())
+        log, nodes = log.append_many([merkle.leaf_hash(entry.leaf) for entry in draft.entries])
+    return BlockResult(
+        height=draft.height,
+        time_ms=draft.time_ms,
+        first_index=state.log_size,
+        outcomes=outcomes,
+        entries=tuple(draft.entries),
+        delta=draft.delta(change, log),
+        nodes=tuple(nodes),
+        log_size=log.size,
+        log_root=log.root,
+        state_root=change.root,
+    )

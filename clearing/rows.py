@@ -60,6 +60,27 @@ class Reader(Protocol):
         """Return the body that belongs to the leaf at `index`, or None where it is withheld or has none."""
 
 
+class NoRows:
+    """The Reader of a store that holds nothing: what genesis starts from."""
+
+    def get(self, table: Table, key: bytes) -> bytes | None:
+        """Return None."""
+        del table, key
+
+    def scan(self, table: Table, prefix: bytes = b"", start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Yield nothing."""
+        del table, prefix, start
+        return iter(())
+
+    def leaf(self, index: int) -> bytes:
+        """Raise KeyError."""
+        raise KeyError(index)
+
+    def body(self, index: int) -> bytes | None:
+        """Return None."""
+        del index
+
+
 def key_u32(*numbers: int) -> bytes:
     """Return the numbers as big-endian u32, one after the other."""
     return b"".join(number.to_bytes(4, "big") for number in numbers)

@@ -1,0 +1,80 @@
+"""Proposals, approvals and enactment.
+
+Lives here: how governance instructions change a draft. May not live here: what an action means (rules/registry.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from clearing.errors import DecodeError, RejectCode, invariant
+from clearing.handlers.answers import Outcome, recorded, refused
+from clearing.records.instruction import APPROVAL_LAYOUT, Instruction
+from clearing.records.obligation import SALT_BYTES
+from clearing.rules.governance import Proposal, decode_actions, resolve
+from clearing.rules.registry import Action, Cap, Registry
+from clearing.state import Draft
+
+
+def propose(draft: Draft, instruction: Instruction) -> Outcome:
+    """Put actions before the governors; proposing counts as the proposer's approval."""
+    try:
+        actions = decode_actions(instruction.payload)
+    except DecodeError:
+        return refused(RejectCode.MALFORMED)
+    # What could not be enacted now is refused now, while the proposer is looking.
+    registry, caps, code = resolve(draft.registry, actions, draft.time_ms)
+    if code is not RejectCode.OK:
+        return refused(code)
+    index = draft.record(instruction.leaf, instruction.body, public=True)
+    proposal = Proposal(draft.time_ms, enacted=False, approvals=(instruction.actor,))
+    if proposal.is_carried(draft.registry, draft.time_ms):
+        proposal = _enact(draft, proposal, registry, caps, seed=instruction.body)
+    draft.set_proposal(index, proposal)
+    return recorded(index)
+
+
+def approve(draft: Draft, instruction: Instruction) -> Outcome:
+    """Approve a proposal; the approval that reaches the quorum enacts it."""
+    try:
+        index = APPROVAL_LAYOUT.decode(instruction.payload)["proposal"]
+    except DecodeError:
+        return refused(RejectCode.MALFORMED)
+    proposal = draft.proposal(index)
+    # The proposal must exist.
+    if proposal is None:
+        return refused(RejectCode.UNKNOWN_PROPOSAL)
+    # It must be open, and the actor must not have approved it before.
+    code = proposal.refusal(instruction.actor, draft.registry, draft.time_ms)
+    if code is not RejectCode.OK:
+        return refused(code)
+    approved = replace(proposal, approvals=(*proposal.approvals, instruction.actor))
+    if approved.is_carried(draft.registry, draft.time_ms):
+        # The register may have moved on since the proposal was made.
+        registry, caps, code = resolve(draft.registry, _actions_of(draft, index), draft.time_ms)
+        if code is not RejectCode.OK:
+            return refused(code)
+        approved = _enact(draft, approved, registry, caps, seed=instruction.body)
+    draft.set_proposal(index, approved)
+    return recorded(draft.record(instruction.leaf, instruction.body, public=True))
+
+
+def _actions_of(draft: Draft, index: int) -> tuple[Action, ...]:
+    body = draft.body(index)
+    invariant(body is not None, f"proposal {index} has no body on this replica")
+    return decode_actions((body or b"")[SALT_BYTES:])
+
+
+def _enact(
+    draft: Draft, proposal: Proposal, registry: Registry, caps: tuple[Cap, ...], seed: bytes
+) -> Proposal:
+    draft.registry = registry
+    apply_caps(draft, caps, seed)
+    return replace(proposal, enacted=True)
+
+
+def apply_caps(draft: Draft, caps: tuple[Cap, ...], seed: bytes) -> None:
+    """Write net debit caps into the positions they limit."""
+    for cap in caps:
+        position = draft.position(cap.participant, cap.asset)
+        draft.set_position(replace(position, cap=cap.amount_units).salted(seed))

@@ -1,0 +1,139 @@
+"""Submissions and the instructions that move obligations: affirm, reject, rescind; expiry by block time.
+
+Lives here: how the obligation rules change a draft, and what that does to positions. May not live here: signatures
+and roles (ledger.py has checked them), cycles (cycles.py).
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+
+from clearing.errors import DecodeError, RejectCode
+from clearing.handlers.answers import Outcome, recorded, refused
+from clearing.netting.columns import AssetColumns
+from clearing.params import OPEN_ITEMS_MAX
+from clearing.records.instruction import Instruction, InstructionKind, ItemSelection
+from clearing.records.leaves import ExpiredLeaf, body_hash
+from clearing.records.submission import Submission
+from clearing.rules.cycles import result_rows
+from clearing.rules.obligations import (
+    ItemStates,
+    Mask,
+    bad_items,
+    select_items,
+    validate_items,
+)
+from clearing.state import Draft, OpenSubmission
+from clearing.types import ObligationState
+
+_TARGETS = {
+    InstructionKind.AFFIRM: ObligationState.AFFIRMED,
+    InstructionKind.REJECT: ObligationState.REJECTED,
+    InstructionKind.RESCIND: ObligationState.RESCINDED,
+}
+
+
+def submit(draft: Draft, submission: Submission) -> Outcome:
+    """Take a submission into the open book, whole, or refuse it whole with a code for each bad item."""
+    items = submission.items()
+    codes = validate_items(
+        items,
+        submission.submitter,
+        may_owe=draft.may_owe(),
+        licensed=draft.licensed(),
+        assets=len(draft.registry.assets),
+        time_ms=draft.time_ms,
+    )
+    # Every item must be good: a submission is accepted whole or not at all.
+    shown, count = bad_items(codes)
+    if count:
+        return refused(RejectCode(int(codes[codes > 0].min())), shown, count)
+    # The book has a limit, so that sums over it stay within 192 bits.
+    if draft.open_items + submission.count > OPEN_ITEMS_MAX:
+        return refused(RejectCode.BOOK_FULL)
+    index = draft.record(submission.leaf, submission.body)
+    states = ItemStates.proposed(submission.submitter, submission.count)
+    draft.add_submission(OpenSubmission.of_body(index, submission.body, states))
+    return recorded(index)
+
+
+def move_items(draft: Draft, instruction: Instruction) -> Outcome:
+    """Affirm, reject or rescind items of one submission."""
+    try:
+        selection = ItemSelection.decode(instruction.payload)
+    except DecodeError:
+        return refused(RejectCode.MALFORMED)
+    submission = draft.submission(selection.submission)
+    # The submission must exist.
+    if submission is None:
+        return refused(RejectCode.UNKNOWN_SUBMISSION)
+    target = _TARGETS[instruction.kind]
+    is_party = _movable_by(submission, instruction)
+    selected = select_items(selection, submission.states, is_party, target)
+    # Every named item must be the actor's to move, and in a state from which it may.
+    if selected.code is not RejectCode.OK:
+        return refused(selected.code, selected.bad, selected.bad_items)
+    was_affirmed = submission.states.states == ObligationState.AFFIRMED
+    if target is ObligationState.AFFIRMED:
+        count_open(draft, submission, selected.mask, sign=1)
+    elif (selected.mask & was_affirmed).any():
+        count_open(draft, submission, selected.mask & was_affirmed, sign=-1)
+    draft.set_states(submission, submission.states.moved(selected.mask, target))
+    return recorded(draft.record(instruction.leaf, instruction.body))
+
+
+def _movable_by(submission: OpenSubmission, instruction: Instruction) -> Mask:
+    """Return, by item number, whether the actor is the one who may: the submitter rescinds, the other side the rest."""
+    chunk, submitter = submission.chunk, submission.states.submitter
+    if instruction.kind is InstructionKind.RESCIND:
+        return np.full(submission.states.count, instruction.actor == submitter)
+    other = np.where(chunk.debtor == submitter, chunk.creditor, chunk.debtor)
+    counterparty: Mask = chunk.by_item(other) == instruction.actor
+    return counterparty
+
+
+def count_open(draft: Draft, submission: OpenSubmission, mask: Mask, sign: int) -> None:
+    """Add (sign 1) or take away (sign -1) the masked items from the positions of their parties."""
+    add_open(
+        draft,
+        ((asset, columns) for asset, _, columns in submission.chunk.select(mask)),
+        seed=submission.secret,
+        sign=sign,
+    )
+
+
+def add_open(
+    draft: Draft, parts: Iterable[tuple[int, AssetColumns]], *, seed: bytes, sign: int
+) -> None:
+    """Change payable and receivable by the obligations in `parts`, (asset, columns) each asset once."""
+    participants = len(draft.registry.participants)
+    for asset, columns in parts:
+        for row in result_rows(columns, participants):
+            position = draft.position(row.participant, asset)
+            changed = replace(
+                position,
+                payable=position.payable + sign * row.debit,
+                receivable=position.receivable + sign * row.credit,
+            )
+            draft.set_position(changed.salted(seed))
+
+
+def expire(draft: Draft) -> None:
+    """Let unaffirmed items lapse whose due time has come, ascending by due time, then log index."""
+    expiries = draft.state.expiries
+    due = expiries[: bisect.bisect_right(expiries, (draft.time_ms, (1 << 64) - 1))]
+    for index in dict.fromkeys(index for _, index in due):
+        submission = draft.submission(index)
+        if submission is None:
+            continue
+        mask = submission.chunk.due_mask(submission.states, draft.time_ms)
+        if not mask.any():
+            continue
+        states = submission.states.moved(mask, ObligationState.EXPIRED)
+        leaf = ExpiredLeaf(index, int(mask.sum()), body_hash(states.encode()))
+        draft.record(leaf.encode())
+        draft.set_states(submission, states)

@@ -1,0 +1,458 @@
+"""What the ledger remembers: State between blocks, Draft while a block is applied, Delta as the difference.
+
+Lives here: loading from rows, the working copy that handlers change, and the canonical order of writes. May not live
+here: a rule, a leaf format, or persistence.
+
+Invariants: State changes only in `advance`, after its Delta is durable; a Draft never changes its State; rows are
+written in order of (table, key); history that is settled is neither in memory nor read at start-up.
+"""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from clearing.codec import Layout, raw, uint
+from clearing.errors import InvariantViolation, invariant
+from clearing.log import merkle
+from clearing.params import Parameters
+from clearing.records.obligation import SECRET_BYTES, items_view
+from clearing.rows import (
+    Reader,
+    Row,
+    Table,
+    key_party,
+    key_position,
+    key_u32,
+    key_u64,
+)
+from clearing.rules.cycles import Cycle
+from clearing.rules.governance import Proposal
+from clearing.rules.obligations import BookChunk, ItemStates
+from clearing.rules.positions import Position, PositionTree, TreeChange
+from clearing.rules.registry import (
+    Asset,
+    Participant,
+    Registry,
+    decode_timetable,
+    encode_timetable,
+)
+from clearing.rules.settlement import SettlementInstruction
+from clearing.types import OBLIGORS, CycleState
+
+_HEAD = Layout(
+    "head",
+    uint("height", 8),
+    uint("time_ms", 8),
+    uint("open_items", 8),
+    uint("last_cycle", 4),
+    raw("network_id", 32),
+)
+_KEY_HEAD = b"head"
+_KEY_LOG = b"log"
+_KEY_PARAMETERS = b"parameters"
+_KEY_TIMETABLE = b"timetable"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenSubmission:
+    """A submission with items that may still move: where they stand, and its part of the open book."""
+
+    index: int
+    secret: bytes
+    states: ItemStates
+    chunk: BookChunk
+
+    @classmethod
+    def of_body(cls, index: int, body: bytes, states: ItemStates) -> Self:
+        """Build the book's columns from a submission's body."""
+        items = items_view(memoryview(body)[SECRET_BYTES:])
+        return cls(index, body[:SECRET_BYTES], states, BookChunk.of_items(items))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Delta:
+    """What one block changes. `rows` are to be written in this order; the rest is what State.advance takes over."""
+
+    rows: tuple[Row, ...]
+    height: int
+    time_ms: int
+    open_items: int
+    last_cycle: int
+    network_id: bytes
+    log: merkle.CompactRange
+    registry: Registry
+    tree: TreeChange
+    submissions: Mapping[int, OpenSubmission]
+    cycles: Mapping[int, Cycle]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One leaf of the log with the body that it commits to (b"" for none); public bodies may be shown to anyone."""
+
+    leaf: bytes
+    body: bytes = b""
+    public: bool = False
+
+
+class State:
+    """The ledger at one height, as apply needs it: registers, open book and position tree in memory, rows by reader."""
+
+    __slots__ = (
+        "cycles",
+        "expiries",
+        "height",
+        "last_cycle",
+        "log",
+        "network_id",
+        "open",
+        "open_items",
+        "reader",
+        "registry",
+        "time_ms",
+        "tree",
+    )
+
+    def __init__(self, reader: Reader) -> None:
+        """Start empty, before genesis."""
+        self.reader = reader
+        self.height = -1
+        self.time_ms = 0
+        self.open_items = 0
+        self.last_cycle = 0
+        self.network_id = bytes(32)
+        self.log = merkle.CompactRange()
+        self.registry = Registry()
+        self.tree = PositionTree(0, 0)
+        self.open: dict[int, OpenSubmission] = {}
+        self.cycles: dict[int, Cycle] = {}
+        self.expiries: list[tuple[int, int]] = []
+
+    @property
+    def log_size(self) -> int:
+        """Number of leaves in the log."""
+        return self.log.size
+
+    @property
+    def state_root(self) -> bytes:
+        """Root over all positions."""
+        return self.tree.root
+
+    @classmethod
+    def load(cls, reader: Reader) -> Self:
+        """Return the state that committed rows describe; of an empty store, the state before genesis.
+
+        Reads registers, positions, and the bodies of open submissions only.
+        Raises: DecodeError: a row is not canonical; InvariantViolation: an open submission has no body.
+        """
+        state = cls(reader)
+        head = reader.get(Table.META, _KEY_HEAD)
+        if head is None:
+            return state
+        for name, value in _HEAD.decode(head).items():
+            setattr(state, name, value)
+        log_row = reader.get(Table.META, _KEY_LOG) or b""
+        edges = tuple(log_row[i : i + 32] for i in range(8, len(log_row), 32))
+        state.log = merkle.CompactRange(int.from_bytes(log_row[:8], "little"), edges)
+        state.registry = _load_registry(reader)
+        state.tree = PositionTree(len(state.registry.participants), len(state.registry.assets))
+        leaves = {
+            (int.from_bytes(key[:4], "big"), int.from_bytes(key[4:], "big")): merkle.leaf_hash(value)
+            for key, value in reader.scan(Table.POSITIONS)
+        }
+        state.tree.advance(state.tree.change(state.tree.participants, state.tree.assets, leaves))
+        for key, _ in reader.scan(Table.OPEN):
+            state._remember(_load_submission(reader, int.from_bytes(key, "big")))
+        for key, _ in reader.scan(Table.UNSETTLED):
+            row = reader.get(Table.CYCLES, key)
+            invariant(row is not None, "an unsettled cycle has no row")
+            state.cycles[int.from_bytes(key, "big")] = Cycle.decode(row or b"")
+        return state
+
+    def advance(self, delta: Delta) -> None:
+        """Take over what a block changed, once it is durable."""
+        if not delta.rows:
+            return
+        self.height, self.time_ms = delta.height, delta.time_ms
+        self.open_items, self.last_cycle = delta.open_items, delta.last_cycle
+        self.network_id, self.log, self.registry = delta.network_id, delta.log, delta.registry
+        self.tree.advance(delta.tree)
+        passed = bisect.bisect_right(self.expiries, (self.time_ms, (1 << 64) - 1))
+        del self.expiries[:passed]
+        for submission in delta.submissions.values():
+            if submission.states.is_closed:
+                self.open.pop(submission.index, None)
+            else:
+                self._remember(submission)
+        for number, cycle in delta.cycles.items():
+            if is_unsettled(cycle):
+                self.cycles[number] = cycle
+            else:
+                self.cycles.pop(number, None)
+
+    def _remember(self, submission: OpenSubmission) -> None:
+        self.open[submission.index] = submission
+        expiry_ms = submission.chunk.next_expiry_ms(submission.states)
+        entry = (expiry_ms, submission.index)
+        if expiry_ms:
+            at = bisect.bisect_left(self.expiries, entry)
+            if self.expiries[at : at + 1] != [entry]:
+                self.expiries.insert(at, entry)
+
+
+def _load_registry(reader: Reader) -> Registry:
+    parameters = reader.get(Table.PARAMETERS, _KEY_PARAMETERS)
+    timetable = reader.get(Table.PARAMETERS, _KEY_TIMETABLE)
+    invariant(parameters is not None and timetable is not None, "the parameters are missing")
+    return Registry(
+        tuple(Participant.decode(value) for _, value in reader.scan(Table.PARTICIPANTS)),
+        tuple(Asset.decode(value) for _, value in reader.scan(Table.ASSETS)),
+        Parameters.decode(parameters or b""),
+        decode_timetable(timetable or b""),
+    )
+
+
+def _load_submission(reader: Reader, index: int) -> OpenSubmission:
+    row = reader.get(Table.SUBMISSIONS, key_u64(index))
+    body = reader.body(index)
+    if row is None or body is None:
+        raise InvariantViolation(f"submission {index} has no state row or no body on this replica")
+    return OpenSubmission.of_body(index, body, ItemStates.decode(row))
+
+
+def is_unsettled(cycle: Cycle) -> bool:
+    """Return whether the cycle or an instruction of it may still move."""
+    running = cycle.state in (CycleState.NETTED, CycleState.FUNDED)
+    return running or cycle.pay_ins + cycle.pay_outs > 0
+
+
+def changes_hash(rows: tuple[Row, ...]) -> bytes:
+    """Return the SHA-256 over rows in order: table name, key and value, each with its length; META rows left out."""
+    digest = hashlib.sha256(b"clearing/changes/v1\0")
+    for row in rows:
+        if row.table is Table.META:
+            continue
+        value = b"\0" if row.value is None else b"\1" + row.value
+        for part in (row.table.encode(), row.key, value):
+            digest.update(len(part).to_bytes(4, "little") + part)
+    return digest.digest()
+
+
+class Draft:
+    """The working copy of one block: reads fall through to the state, writes stay here until `delta`."""
+
+    def __init__(self, state: State, height: int, time_ms: int) -> None:
+        """Start from `state`, which stays as it is."""
+        self.state = state
+        self.height = height
+        self.time_ms = time_ms
+        self.registry = state.registry
+        self.network_id = state.network_id
+        self.open_items = state.open_items
+        self.last_cycle = state.last_cycle
+        self.entries: list[Entry] = []
+        self._rows: dict[tuple[Table, bytes], bytes | None] = {}
+        self._submissions: dict[int, OpenSubmission] = {}
+        self._positions: dict[tuple[int, int], Position] = {}
+        self._cycles: dict[int, Cycle] = {}
+
+    @property
+    def next_index(self) -> int:
+        """Log index that the next leaf of this block will have."""
+        return self.state.log_size + len(self.entries)
+
+    def record(self, leaf: bytes, body: bytes = b"", *, public: bool = False) -> int:
+        """Append a leaf, with the body it commits to, and return its log index."""
+        index = self.next_index
+        self.entries.append(Entry(leaf, body, public))
+        return index
+
+    def body(self, index: int) -> bytes | None:
+        """Return the body of a leaf, of this block or an earlier one."""
+        if index >= self.state.log_size:
+            return self.entries[index - self.state.log_size].body
+        return self.state.reader.body(index)
+
+    def get(self, table: Table, key: bytes) -> bytes | None:
+        """Return a row as this block sees it."""
+        if (table, key) in self._rows:
+            return self._rows[table, key]
+        return self.state.reader.get(table, key)
+
+    def put(self, table: Table, key: bytes, value: bytes | None) -> None:
+        """Write a row, or delete it with None."""
+        self._rows[table, key] = value
+
+    def scan(self, table: Table, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the rows with `prefix` in key order, as this block sees them."""
+        merged = dict(self.state.reader.scan(table, prefix))
+        for (row_table, key), value in self._rows.items():
+            if row_table is table and key.startswith(prefix):
+                if value is None:
+                    merged.pop(key, None)
+                else:
+                    merged[key] = value
+        yield from sorted(merged.items())
+
+    def submission(self, index: int) -> OpenSubmission | None:
+        """Return a submission as this block sees it, open or closed, or None."""
+        found = self._submissions.get(index) or self.state.open.get(index)
+        if found is None and self.state.reader.get(Table.SUBMISSIONS, key_u64(index)) is not None:
+            found = _load_submission(self.state.reader, index)
+        return found
+
+    def open_submissions(self) -> Iterator[OpenSubmission]:
+        """Yield every open submission as this block sees it, ascending by log index."""
+        for index, submission in self.state.open.items():
+            yield self._submissions.get(index, submission)
+        for index, submission in self._submissions.items():
+            if index not in self.state.open:
+                yield submission
+
+    def add_submission(self, submission: OpenSubmission) -> None:
+        """Put a fresh submission into the open book."""
+        self.open_items += submission.states.count
+        for participant in submission.chunk.participants().tolist():
+            self.put(Table.PARTIES, key_party(participant, submission.index), b"\1")
+        self._write_states(submission)
+
+    def set_states(self, submission: OpenSubmission, states: ItemStates) -> OpenSubmission:
+        """Write where a submission's items stand now, and return it as it is now."""
+        changed = OpenSubmission(submission.index, submission.secret, states, submission.chunk)
+        self._write_states(changed)
+        if states.is_closed and not submission.states.is_closed:
+            self.open_items -= states.count
+        return changed
+
+    def _write_states(self, submission: OpenSubmission) -> None:
+        self._submissions[submission.index] = submission
+        key = key_u64(submission.index)
+        self.put(Table.SUBMISSIONS, key, submission.states.encode())
+        self.put(Table.OPEN, key, None if submission.states.is_closed else b"\1")
+
+    def position(self, participant: int, asset: int) -> Position:
+        """Return a position as this block sees it; an untouched one is all zero."""
+        found = self._positions.get((participant, asset))
+        if found is not None:
+            return found
+        row = self.state.reader.get(Table.POSITIONS, key_position(participant, asset))
+        return Position(participant, asset) if row is None else Position.decode(row)
+
+    def set_position(self, position: Position) -> None:
+        """Write a position."""
+        self._positions[position.participant, position.asset] = position
+
+    def cycle(self, number: int) -> Cycle | None:
+        """Return a cycle as this block sees it, or None."""
+        found = self._cycles.get(number) or self.state.cycles.get(number)
+        if found is not None:
+            return found
+        row = self.state.reader.get(Table.CYCLES, key_u32(number))
+        return None if row is None else Cycle.decode(row)
+
+    def running_cycles(self) -> list[int]:
+        """Return the numbers of unsettled cycles, ascending."""
+        return sorted({**self.state.cycles, **self._cycles})
+
+    def set_cycle(self, number: int, cycle: Cycle) -> None:
+        """Write a cycle, and whether it or its instructions may still move."""
+        self._cycles[number] = cycle
+        self.put(Table.CYCLES, key_u32(number), cycle.encode())
+        self.put(Table.UNSETTLED, key_u32(number), b"\1" if is_unsettled(cycle) else None)
+
+    def settlement(self, cycle: int, number: int) -> SettlementInstruction | None:
+        """Return a settlement instruction as this block sees it, or None."""
+        row = self.get(Table.SETTLEMENTS, key_u32(cycle, number))
+        return None if row is None else SettlementInstruction.decode(row)
+
+    def set_settlement(self, cycle: int, number: int, instruction: SettlementInstruction) -> None:
+        """Write a settlement instruction."""
+        self.put(Table.SETTLEMENTS, key_u32(cycle, number), instruction.encode())
+
+    def proposal(self, index: int) -> Proposal | None:
+        """Return a proposal as this block sees it, or None."""
+        row = self.get(Table.PROPOSALS, key_u64(index))
+        return None if row is None else Proposal.decode(row)
+
+    def set_proposal(self, index: int, proposal: Proposal) -> None:
+        """Write a proposal."""
+        self.put(Table.PROPOSALS, key_u64(index), proposal.encode())
+
+    def licensed(self) -> npt.NDArray[np.bool_]:
+        """Return, by registry number, whose licence is in force at this block's time."""
+        parties = self.registry.participants
+        return np.array([party.is_licensed(self.time_ms) for party in parties], dtype=np.bool_)
+
+    def may_owe(self) -> npt.NDArray[np.bool_]:
+        """Return, by registry number, whose role lets it owe and be owed."""
+        return np.array([party.role in OBLIGORS for party in self.registry.participants], np.bool_)
+
+    def seal(self) -> tuple[TreeChange, bytes]:
+        """Write registers and positions as rows, and return the tree's change and the hash over all rows.
+
+        To be called once, after the last handler.
+        """
+        self._write_registry()
+        leaves = {}
+        for (participant, asset), position in self._positions.items():
+            encoded = position.encode()
+            leaves[participant, asset] = merkle.leaf_hash(encoded)
+            self.put(Table.POSITIONS, key_position(participant, asset), encoded)
+        change = self.state.tree.change(
+            len(self.registry.participants), len(self.registry.assets), leaves
+        )
+        return change, changes_hash(self._ordered_rows())
+
+    def delta(self, change: TreeChange, log: merkle.CompactRange) -> Delta:
+        """Return the whole difference, with the META rows that say where the ledger stands; no rows without entries."""
+        if self.entries:
+            self._write_head(log)
+        return Delta(
+            rows=self._ordered_rows(),
+            height=self.height,
+            time_ms=self.time_ms,
+            open_items=self.open_items,
+            last_cycle=self.last_cycle,
+            network_id=self.network_id,
+            log=log,
+            registry=self.registry,
+            tree=change,
+            submissions=self._submissions,
+            cycles=self._cycles,
+        )
+
+    def _write_head(self, log: merkle.CompactRange) -> None:
+        head = _HEAD.encode(
+            height=self.height,
+            time_ms=self.time_ms,
+            open_items=self.open_items,
+            last_cycle=self.last_cycle,
+            network_id=self.network_id,
+        )
+        self.put(Table.META, _KEY_HEAD, head)
+        self.put(Table.META, _KEY_HEAD, head)
+        self.put(Table.META, _KEY_LOG, log.size.to_bytes(8, "little") + b"".join(log.edges))
+
+    def _ordered_rows(self) -> tuple[Row, ...]:
+        ordered = sorted(self._rows.items(), key=lambda item: item[0])
+        return tuple(Row(table, key, value) for (table, key), value in ordered)
+
+    def _write_registry(self) -> None:
+        old, new = self.state.registry, self.registry
+        if new is old and self.height:
+            return
+        for number, party in enumerate(new.participants):
+            if old.participant(number) is not party:
+                self.put(Table.PARTICIPANTS, key_u32(number), party.encode())
+        for number, asset in enumerate(new.assets):
+            if number >= len(old.assets) or old.assets[number] is not asset:
+                self.put(Table.ASSETS, number.to_bytes(2, "big"), asset.encode())
+        self.put(Table.PARAMETERS, _KEY_PARAMETERS, new.parameters.encode())
+        self.put(Table.PARAMETERS, _KEY_TIMETABLE, encode_timetable(new.cut_offs_s))
