@@ -42,6 +42,8 @@ class NodeCondition(enum.IntEnum):
     ROLLBACK_DETECTED = 5
     DISK_FULL = 6
     HALTED = 7
+    CLOCK_AHEAD = 8
+    STOPPING = 9
 
 
 class NodeRefusalError(ClearingError):
@@ -82,6 +84,13 @@ class NotServingError(NodeRefusalError):
         """Remember the condition; `detail` is one sentence with its reason."""
         super().__init__(detail)
         self.condition = condition
+
+
+class OutcomeUnknownError(ClearingError):
+    """The node stopped while the transaction's block was being written: it may be recorded or not.
+
+    Sending the same bytes again, once the node is back, is safe and tells which.
+    """
 
 
 class WrongNetworkError(NodeRefusalError):
@@ -203,7 +212,7 @@ class Ledger(Protocol):
         """Order one transaction and return what became of it, after its block is durable.
 
         A cancelled call leaves a transaction that may or may not be recorded; sending it again is safe.
-        Raises: NotLeaderError, BusyError, NotServingError: nothing was recorded.
+        Raises: NotLeaderError, BusyError, NotServingError: nothing was recorded. OutcomeUnknownError: perhaps.
         """
 
     def snapshot(self) -> AbstractContextManager[LedgerView]:
@@ -255,12 +264,17 @@ class ShownEntry:
 
 @dataclass(frozen=True, slots=True)
 class BlockPart:
-    """A run of entries of one block; the last part carries the log's checkpoint note, others b""."""
+    """A run of entries of one block.
+
+    The last part carries the log's checkpoint note (others b"") and `consistency`, the proof that the log up to this
+    block is a prefix of the note's tree; empty where the note's tree ends with this block.
+    """
 
     height: int
     first_index: int
     entries: tuple[ShownEntry, ...]
     note: bytes = b""
+    consistency: tuple[bytes, ...] = ()
 
     @property
     def last(self) -> bool:

@@ -74,6 +74,12 @@ class _NodeConditionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NodeCon
     """The disk is nearly full: writes are refused, reads are served."""
     NODE_CONDITION_HALTED: _NodeCondition.ValueType  # 7
     """A defect or a broken store stopped all writing; the log of the process names it."""
+    NODE_CONDITION_CLOCK_AHEAD: _NodeCondition.ValueType  # 8
+    """The clock jumped ahead further than elapsed time explains: a leader makes no block until the clock is right again
+    or its operator confirms it, and serves reads.
+    """
+    NODE_CONDITION_STOPPING: _NodeCondition.ValueType  # 9
+    """The node is ending: it takes nothing new and finishes what it has accepted."""
 
 class NodeCondition(_NodeCondition, metaclass=_NodeConditionEnumTypeWrapper):
     """How a node stands."""
@@ -94,6 +100,12 @@ NODE_CONDITION_DISK_FULL: NodeCondition.ValueType  # 6
 """The disk is nearly full: writes are refused, reads are served."""
 NODE_CONDITION_HALTED: NodeCondition.ValueType  # 7
 """A defect or a broken store stopped all writing; the log of the process names it."""
+NODE_CONDITION_CLOCK_AHEAD: NodeCondition.ValueType  # 8
+"""The clock jumped ahead further than elapsed time explains: a leader makes no block until the clock is right again
+or its operator confirms it, and serves reads.
+"""
+NODE_CONDITION_STOPPING: NodeCondition.ValueType  # 9
+"""The node is ending: it takes nothing new and finishes what it has accepted."""
 Global___NodeCondition: _TypeAlias = NodeCondition  # noqa: Y015
 
 @_typing.final

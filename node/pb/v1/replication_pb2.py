@@ -26,7 +26,7 @@ from node.pb.v1 import operator_pb2 as node_dot_pb_dot_v1_dot_operator__pb2
 from node.pb.v1 import types_pb2 as node_dot_pb_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cnode/pb/v1/replication.proto\x12\x0b\x63learing.v1\x1a\x19node/pb/v1/operator.proto\x1a\x16node/pb/v1/types.proto\"y\n\x13StreamBlocksRequest\x12\x12\n\nfrom_index\x18\x01 \x01(\x04\x12\x12\n\nnetwork_id\x18\x02 \x01(\x0c\x12\x15\n\rcosigned_note\x18\x03 \x01(\t\x12#\n\x04kind\x18\x04 \x01(\x0e\x32\x15.clearing.v1.NodeKind\"|\n\x14StreamBlocksResponse\x12&\n\x04part\x18\x01 \x01(\x0b\x32\x16.clearing.v1.BlockPartH\x00\x12\x33\n\x10\x66inal_checkpoint\x18\x02 \x01(\x0b\x32\x17.clearing.v1.CheckpointH\x00\x42\x07\n\x05piece\"v\n\tBlockPart\x12\x0e\n\x06height\x18\x01 \x01(\x04\x12\x13\n\x0b\x66irst_index\x18\x02 \x01(\x04\x12(\n\x07\x65ntries\x18\x03 \x03(\x0b\x32\x17.clearing.v1.BlockEntry\x12\x0c\n\x04note\x18\x04 \x01(\t\x12\x0c\n\x04last\x18\x05 \x01(\x08\"r\n\nBlockEntry\x12\x0c\n\x04leaf\x18\x01 \x01(\x0c\x12\x0e\n\x04\x62ody\x18\x02 \x01(\x0cH\x00\x12-\n\x08redacted\x18\x03 \x01(\x0b\x32\x19.clearing.v1.RedactedBodyH\x00\x12\x0e\n\x06public\x18\x04 \x01(\x08\x42\x07\n\x05shown\"O\n\x0cRedactedBody\x12\x13\n\x0b\x63ommitments\x18\x01 \x01(\x0c\x12*\n\x08openings\x18\x02 \x03(\x0b\x32\x18.clearing.v1.ItemOpening\",\n\x0bItemOpening\x12\x0c\n\x04item\x18\x01 \x01(\r\x12\x0f\n\x07opening\x18\x02 \x01(\x0c\"%\n\x15\x41\x64\x64\x43osignatureRequest\x12\x0c\n\x04note\x18\x01 \x01(\t\",\n\x16\x41\x64\x64\x43osignatureResponse\x12\x12\n\nfinal_size\x18\x01 \x01(\x04\"\x10\n\x0eGetHeadRequest\"\x83\x01\n\x0fGetHeadResponse\x12\x0c\n\x04note\x18\x01 \x01(\t\x12\x0e\n\x06height\x18\x02 \x01(\x04\x12#\n\x04kind\x18\x03 \x01(\x0e\x32\x15.clearing.v1.NodeKind\x12-\n\tcondition\x18\x04 \x01(\x0e\x32\x1a.clearing.v1.NodeCondition2\x8c\x02\n\x12ReplicationService\x12U\n\x0cStreamBlocks\x12 .clearing.v1.StreamBlocksRequest\x1a!.clearing.v1.StreamBlocksResponse0\x01\x12Y\n\x0e\x41\x64\x64\x43osignature\x12\".clearing.v1.AddCosignatureRequest\x1a#.clearing.v1.AddCosignatureResponse\x12\x44\n\x07GetHead\x12\x1b.clearing.v1.GetHeadRequest\x1a\x1c.clearing.v1.GetHeadResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cnode/pb/v1/replication.proto\x12\x0b\x63learing.v1\x1a\x19node/pb/v1/operator.proto\x1a\x16node/pb/v1/types.proto\"y\n\x13StreamBlocksRequest\x12\x12\n\nfrom_index\x18\x01 \x01(\x04\x12\x12\n\nnetwork_id\x18\x02 \x01(\x0c\x12\x15\n\rcosigned_note\x18\x03 \x01(\t\x12#\n\x04kind\x18\x04 \x01(\x0e\x32\x15.clearing.v1.NodeKind\"|\n\x14StreamBlocksResponse\x12&\n\x04part\x18\x01 \x01(\x0b\x32\x16.clearing.v1.BlockPartH\x00\x12\x33\n\x10\x66inal_checkpoint\x18\x02 \x01(\x0b\x32\x17.clearing.v1.CheckpointH\x00\x42\x07\n\x05piece\"\x8b\x01\n\tBlockPart\x12\x0e\n\x06height\x18\x01 \x01(\x04\x12\x13\n\x0b\x66irst_index\x18\x02 \x01(\x04\x12(\n\x07\x65ntries\x18\x03 \x03(\x0b\x32\x17.clearing.v1.BlockEntry\x12\x0c\n\x04note\x18\x04 \x01(\t\x12\x0c\n\x04last\x18\x05 \x01(\x08\x12\x13\n\x0b\x63onsistency\x18\x06 \x03(\x0c\"r\n\nBlockEntry\x12\x0c\n\x04leaf\x18\x01 \x01(\x0c\x12\x0e\n\x04\x62ody\x18\x02 \x01(\x0cH\x00\x12-\n\x08redacted\x18\x03 \x01(\x0b\x32\x19.clearing.v1.RedactedBodyH\x00\x12\x0e\n\x06public\x18\x04 \x01(\x08\x42\x07\n\x05shown\"O\n\x0cRedactedBody\x12\x13\n\x0b\x63ommitments\x18\x01 \x01(\x0c\x12*\n\x08openings\x18\x02 \x03(\x0b\x32\x18.clearing.v1.ItemOpening\",\n\x0bItemOpening\x12\x0c\n\x04item\x18\x01 \x01(\r\x12\x0f\n\x07opening\x18\x02 \x01(\x0c\"%\n\x15\x41\x64\x64\x43osignatureRequest\x12\x0c\n\x04note\x18\x01 \x01(\t\",\n\x16\x41\x64\x64\x43osignatureResponse\x12\x12\n\nfinal_size\x18\x01 \x01(\x04\"\x10\n\x0eGetHeadRequest\"\x83\x01\n\x0fGetHeadResponse\x12\x0c\n\x04note\x18\x01 \x01(\t\x12\x0e\n\x06height\x18\x02 \x01(\x04\x12#\n\x04kind\x18\x03 \x01(\x0e\x32\x15.clearing.v1.NodeKind\x12-\n\tcondition\x18\x04 \x01(\x0e\x32\x1a.clearing.v1.NodeCondition2\x8c\x02\n\x12ReplicationService\x12U\n\x0cStreamBlocks\x12 .clearing.v1.StreamBlocksRequest\x1a!.clearing.v1.StreamBlocksResponse0\x01\x12Y\n\x0e\x41\x64\x64\x43osignature\x12\".clearing.v1.AddCosignatureRequest\x1a#.clearing.v1.AddCosignatureResponse\x12\x44\n\x07GetHead\x12\x1b.clearing.v1.GetHeadRequest\x1a\x1c.clearing.v1.GetHeadResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,22 +37,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STREAMBLOCKSREQUEST']._serialized_end=217
   _globals['_STREAMBLOCKSRESPONSE']._serialized_start=219
   _globals['_STREAMBLOCKSRESPONSE']._serialized_end=343
-  _globals['_BLOCKPART']._serialized_start=345
-  _globals['_BLOCKPART']._serialized_end=463
-  _globals['_BLOCKENTRY']._serialized_start=465
-  _globals['_BLOCKENTRY']._serialized_end=579
-  _globals['_REDACTEDBODY']._serialized_start=581
-  _globals['_REDACTEDBODY']._serialized_end=660
-  _globals['_ITEMOPENING']._serialized_start=662
-  _globals['_ITEMOPENING']._serialized_end=706
-  _globals['_ADDCOSIGNATUREREQUEST']._serialized_start=708
-  _globals['_ADDCOSIGNATUREREQUEST']._serialized_end=745
-  _globals['_ADDCOSIGNATURERESPONSE']._serialized_start=747
-  _globals['_ADDCOSIGNATURERESPONSE']._serialized_end=791
-  _globals['_GETHEADREQUEST']._serialized_start=793
-  _globals['_GETHEADREQUEST']._serialized_end=809
-  _globals['_GETHEADRESPONSE']._serialized_start=812
-  _globals['_GETHEADRESPONSE']._serialized_end=943
-  _globals['_REPLICATIONSERVICE']._serialized_start=946
-  _globals['_REPLICATIONSERVICE']._serialized_end=1214
+  _globals['_BLOCKPART']._serialized_start=346
+  _globals['_BLOCKPART']._serialized_end=485
+  _globals['_BLOCKENTRY']._serialized_start=487
+  _globals['_BLOCKENTRY']._serialized_end=601
+  _globals['_REDACTEDBODY']._serialized_start=603
+  _globals['_REDACTEDBODY']._serialized_end=682
+  _globals['_ITEMOPENING']._serialized_start=684
+  _globals['_ITEMOPENING']._serialized_end=728
+  _globals['_ADDCOSIGNATUREREQUEST']._serialized_start=730
+  _globals['_ADDCOSIGNATUREREQUEST']._serialized_end=767
+  _globals['_ADDCOSIGNATURERESPONSE']._serialized_start=769
+  _globals['_ADDCOSIGNATURERESPONSE']._serialized_end=813
+  _globals['_GETHEADREQUEST']._serialized_start=815
+  _globals['_GETHEADREQUEST']._serialized_end=831
+  _globals['_GETHEADRESPONSE']._serialized_start=834
+  _globals['_GETHEADRESPONSE']._serialized_end=965
+  _globals['_REPLICATIONSERVICE']._serialized_start=968
+  _globals['_REPLICATIONSERVICE']._serialized_end=1236
 # @@protoc_insertion_point(module_scope)

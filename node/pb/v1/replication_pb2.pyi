@@ -104,6 +104,7 @@ class BlockPart(_message.Message):
     ENTRIES_FIELD_NUMBER: _builtins.int
     NOTE_FIELD_NUMBER: _builtins.int
     LAST_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
     height: _builtins.int
     """Height of the block. Agreed."""
     first_index: _builtins.int
@@ -118,6 +119,12 @@ class BlockPart(_message.Message):
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___BlockEntry]:
         """The entries, in order. Agreed."""
 
+    @_builtins.property
+    def consistency(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Last part only: the RFC 6962 proof that the log up to this block's last leaf is a prefix of the tree of `note`, so
+        that a follower keeps nothing that the log has not signed; empty where the sizes are equal. Agreed.
+        """
+
     def __init__(
         self,
         *,
@@ -126,10 +133,11 @@ class BlockPart(_message.Message):
         entries: _abc.Iterable[Global___BlockEntry] | None = ...,
         note: _builtins.str = ...,
         last: _builtins.bool = ...,
+        consistency: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "first_index", b"first_index", "height", b"height", "last", b"last", "note", b"note"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "entries", b"entries", "first_index", b"first_index", "height", b"height", "last", b"last", "note", b"note"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
