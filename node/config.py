@@ -1,0 +1,234 @@
+"""The configuration of one node: every key with its unit, default and reason.
+
+Lives here: `NodeConfig` and its file, node.toml. May not live here: secrets (only their paths), ledger parameters that
+governance sets (clearing.params), or anything read from the environment.
+Invariant: a NodeConfig in hand has been checked, whether it came from a file or from code.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from node.errors import SetupError
+from node.files import PUBLIC_MODE, create_file, read_text, replace_file
+from node.identity import Identity, IdentityKind, check_network_name, check_node_name
+from node.settings import (
+    PORT_MAX,
+    about,
+    between,
+    check_dialled_endpoint,
+    check_endpoint,
+    check_settings,
+    parse_settings,
+    render_settings,
+)
+from node.tls import TlsFiles
+
+CONFIG_NAME = "node.toml"
+
+_MIB = 1 << 20
+_GIB = 1 << 30
+_TIB = 1 << 40
+
+
+class ReplicaRole(enum.StrEnum):
+    """What a node does in its network."""
+
+    LEADER = "leader"
+    """Orders blocks, holds the log's own key; one in a network."""
+    FULL = "full"
+    """Sees every body, applies every block again, cosigns what it recomputed."""
+    WITNESS = "witness"
+    """Sees all hashes and its own bodies, cosigns what is consistent."""
+
+
+class LogLevel(enum.StrEnum):
+    """From which weight on events are logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConfig:
+    """Everything that one node must be told; paths are absolute, or relative to the process's directory.
+
+    Raises: SetupError: a value out of its range, or settings that contradict each other; it names the key.
+    """
+
+    network: str = field(
+        metadata=about(
+            "Name of the network, as its certificates carry it.", check=check_network_name
+        )
+    )
+    node_name: str = field(
+        metadata=about(
+            "Name of this node: the registry's name of the participant that runs it.",
+            check=check_node_name,
+        )
+    )
+    role: ReplicaRole = field(
+        metadata=about(
+            '"leader" orders blocks, "full" applies them again, "witness" checks hashes alone.'
+        )
+    )
+    data_dir: Path = field(
+        metadata=about("Directory of the database; a local disk that keeps what fsync promised.")
+    )
+    listen: str = field(
+        default="127.0.0.1:7400",
+        metadata=about(
+            "Address on which the node serves, host:port; port 0 takes a free one.",
+            check=check_endpoint,
+        ),
+    )
+    leader_endpoint: str = field(
+        default="",
+        metadata=about(
+            "Address of the leader, host:port; followers need it.", check=check_dialled_endpoint
+        ),
+    )
+    leader_name: str = field(
+        default="",
+        metadata=about(
+            "Node name of the leader, which its certificate must prove; followers need it.",
+            check=check_node_name,
+        ),
+    )
+    tls_authority_path: Path = field(
+        metadata=about("Certificates of the authorities that peers are trusted by, PEM.")
+    )
+    tls_certificate_path: Path = field(metadata=about("This node's certificate, PEM, ECDSA P-256."))
+    tls_key_path: Path = field(metadata=about("The certificate's private key, PEM, mode 0600."))
+    signing_key_path: Path = field(
+        metadata=about(
+            "The sealed Ed25519 key by which this node cosigns checkpoints, and nothing else."
+        )
+    )
+    log_key_path: Path | None = field(
+        default=None,
+        metadata=about(
+            "The sealed Ed25519 key of the log itself; the leader needs it, others must not have it."
+        ),
+    )
+    key_file_path: Path | None = field(
+        default=None,
+        metadata=about(
+            "The key file that opens the sealed keys, mode 0600; without it start-up asks for a passphrase."
+        ),
+    )
+    policy_path: Path = field(
+        metadata=about("The network's C2SP tlog-policy: log key, witnesses and quorum of finality.")
+    )
+    block_items_max: int = field(
+        default=100_000,
+        metadata=about(
+            "A block is closed when it holds this many items.",
+            unit="obligations and instructions",
+            check=between(1, 10_000_000),
+        ),
+    )
+    block_wait_ms_max: int = field(
+        default=20,
+        metadata=about(
+            "A block is closed this long after its first item: latency against items for one fsync.",
+            unit="milliseconds",
+            check=between(0, 10_000),
+        ),
+    )
+    map_size_bytes: int = field(
+        default=_GIB,
+        metadata=about(
+            "Size of the database map at first; it grows by itself.",
+            unit="bytes",
+            check=between(16 * _MIB, 64 * _TIB),
+        ),
+    )
+    free_disk_bytes_min: int = field(
+        default=256 * _MIB,
+        metadata=about(
+            "Below this much free disk the node refuses new entries, and keeps serving reads.",
+            unit="bytes",
+            check=between(16 * _MIB, 64 * _TIB),
+        ),
+    )
+    metrics_host: str = field(
+        default="127.0.0.1",
+        metadata=about(
+            "Address on which Prometheus metrics are served, without TLS: keep it off public networks."
+        ),
+    )
+    metrics_port: int = field(
+        default=0,
+        metadata=about(
+            "Port of the Prometheus metrics; 0 serves none.", check=between(0, PORT_MAX)
+        ),
+    )
+    log_level: LogLevel = field(
+        default=LogLevel.INFO,
+        metadata=about('Least weight of events logged: "debug", "info", "warning" or "error".'),
+    )
+
+    def __post_init__(self) -> None:
+        """Check each setting, then what they say together."""
+        check_settings(self)
+        if self.role is ReplicaRole.LEADER:
+            # A leader that followed another would be two histories in the making.
+            if self.leader_endpoint or self.leader_name:
+                raise SetupError(
+                    'leader_endpoint, leader_name: the leader follows nobody; remove them, or set role = "full"'
+                )
+            if self.log_key_path is None:
+                raise SetupError(
+                    "log_key_path: the leader signs the log's checkpoints; name the log's sealed key"
+                )
+            return
+        if not self.leader_endpoint or not self.leader_name:
+            raise SetupError(
+                "leader_endpoint, leader_name: a follower needs both; name the leader's address and node name"
+            )
+        # A second holder of the log's key could sign a second history.
+        if self.log_key_path is not None:
+            raise SetupError("log_key_path: only the leader holds the log's key; remove it here")
+
+    @property
+    def identity(self) -> Identity:
+        """The identity that this node's certificate must name."""
+        return Identity(self.network, IdentityKind.NODE, self.node_name)
+
+    @property
+    def tls(self) -> TlsFiles:
+        """The node's TLS files."""
+        return TlsFiles(self.tls_authority_path, self.tls_certificate_path, self.tls_key_path)
+
+
+def parse_config(text: str, *, source: str, base: Path) -> NodeConfig:
+    """Read a node's configuration from TOML; `source` names it in errors, relative paths count from `base`.
+
+    Raises: SetupError: with the key's name and what to write.
+    """
+    return parse_settings(NodeConfig, text, source=source, base=base)
+
+
+def load_config(path: Path) -> NodeConfig:
+    """Read a node's configuration file; relative paths in it count from its own directory.
+
+    Raises: SetupError: missing, not UTF-8, or as `parse_config`.
+    """
+    return parse_config(read_text(path), source=str(path), base=path.parent)
+
+
+def write_config(path: Path, config: NodeConfig, *, replace: bool = False) -> None:
+    """Write a configuration file with every key explained; paths under its directory are written relative to it.
+
+    An existing file is kept unless `replace`.
+    Raises: SetupError: the file exists, or cannot be written.
+    """
+    text = render_settings(
+        config, heading="Configuration of one node of the clearing ledger.", base=path.parent
+    )
+    (replace_file if replace else create_file)(path, text.encode(), PUBLIC_MODE)
