@@ -72,7 +72,9 @@ def _encode_field(field: Field, value: Any) -> bytes:
     if field.kind is Kind.TEXT:
         data = value.encode()
         if len(data) > field.width or b"\0" in data:
-            raise DecodeError(f"{field.name} must be at most {field.width} bytes of UTF-8 without zero characters")
+            raise DecodeError(
+                f"{field.name} must be at most {field.width} bytes of UTF-8 without zero characters"
+            )
         return bytes(data.ljust(field.width, b"\0"))
     if len(value) != field.width:
         raise DecodeError(f"{field.name} must be {field.width} bytes, got {len(value)}")

@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from clearing.errors import RejectCode, VerificationError, invariant
+from clearing.errors import DecodeError, RejectCode, VerificationError, invariant
 from clearing.handlers import cycles, governance, obligations, settlements
 from clearing.handlers.answers import Outcome, refused
 from clearing.log import merkle
@@ -28,7 +28,16 @@ from clearing.rules.registry import Participant, next_cut_off_ms
 from clearing.state import Delta, Draft, Entry, State
 from clearing.types import OBLIGORS, CycleState, Role
 
-__all__ = ["Block", "BlockResult", "Entry", "Outcome", "apply", "block_of_entries", "genesis", "next_deadline_ms"]
+__all__ = [
+    "Block",
+    "BlockResult",
+    "Entry",
+    "Outcome",
+    "apply",
+    "block_of_entries",
+    "genesis",
+    "next_deadline_ms",
+]
 
 
 @dataclass(frozen=True, slots=True)

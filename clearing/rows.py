@@ -32,7 +32,9 @@ class Table(enum.StrEnum):
     CYCLE_MEMBERS = "cycle_members"  # cycle u32, log index u64: submissions with items in the cycle
     CYCLE_RESULTS = "cycle_results"  # cycle u32, asset u16: result columns of one asset
     SETTLEMENTS = "settlements"  # cycle u32, number u32
-    UNSETTLED = "unsettled"  # cycle u32: the cycle, or a settlement instruction of it, may still move
+    UNSETTLED = (
+        "unsettled"  # cycle u32: the cycle, or a settlement instruction of it, may still move
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,9 @@ class Reader(Protocol):
     def get(self, table: Table, key: bytes) -> bytes | None:
         """Return the value under `key`, or None."""
 
-    def scan(self, table: Table, prefix: bytes = b"", start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+    def scan(
+        self, table: Table, prefix: bytes = b"", start: bytes = b""
+    ) -> Iterator[tuple[bytes, bytes]]:
         """Yield (key, value) in key order: keys with `prefix`, not before `start`."""
 
     def leaf(self, index: int) -> bytes:
@@ -66,8 +70,11 @@ class NoRows:
     def get(self, table: Table, key: bytes) -> bytes | None:
         """Return None."""
         del table, key
+        return None
 
-    def scan(self, table: Table, prefix: bytes = b"", start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+    def scan(
+        self, table: Table, prefix: bytes = b"", start: bytes = b""
+    ) -> Iterator[tuple[bytes, bytes]]:
         """Yield nothing."""
         del table, prefix, start
         return iter(())
@@ -79,6 +86,7 @@ class NoRows:
     def body(self, index: int) -> bytes | None:
         """Return None."""
         del index
+        return None
 
 
 def key_u32(*numbers: int) -> bytes:

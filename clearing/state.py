@@ -164,7 +164,9 @@ class State:
         state.registry = _load_registry(reader)
         state.tree = PositionTree(len(state.registry.participants), len(state.registry.assets))
         leaves = {
-            (int.from_bytes(key[:4], "big"), int.from_bytes(key[4:], "big")): merkle.leaf_hash(value)
+            (int.from_bytes(key[:4], "big"), int.from_bytes(key[4:], "big")): merkle.leaf_hash(
+                value
+            )
             for key, value in reader.scan(Table.POSITIONS)
         }
         state.tree.advance(state.tree.change(state.tree.participants, state.tree.assets, leaves))

@@ -125,7 +125,9 @@ class Net:
         """Return the key that `actor` signs with now."""
         return seeded_key(self.roles[actor][0], self.generation.get(actor, 0))
 
-    def submission(self, submitter: int, *records: bytes, client_id: bytes | None = None) -> Submission:
+    def submission(
+        self, submitter: int, *records: bytes, client_id: bytes | None = None
+    ) -> Submission:
         """Sign records as one submission."""
         return make_submission(
             network_id=self.state.network_id,
@@ -136,7 +138,9 @@ class Net:
             sign=self.key(submitter).sign,
         )
 
-    def instruction(self, kind: ins.InstructionKind, actor: int, payload: bytes = b"") -> ins.Instruction:
+    def instruction(
+        self, kind: ins.InstructionKind, actor: int, payload: bytes = b""
+    ) -> ins.Instruction:
         """Sign one instruction."""
         return ins.make_instruction(
             network_id=self.state.network_id,
@@ -184,7 +188,9 @@ class Net:
         """Cut off and net now."""
         return self.one(self.instruction(ins.InstructionKind.RUN_CYCLE, actor))
 
-    def settlement(self, kind: ins.InstructionKind, actor: int, cycle: int, number: int) -> ledger.Outcome:
+    def settlement(
+        self, kind: ins.InstructionKind, actor: int, cycle: int, number: int
+    ) -> ledger.Outcome:
         """Show evidence for, confirm or fail a settlement instruction."""
         values = {"cycle": cycle, "number": number}
         if kind is ins.InstructionKind.EVIDENCE:
@@ -196,7 +202,9 @@ class Net:
     def settle(self, cycle: int) -> None:
         """Evidence and confirm every open instruction of a cycle as the agent, pay-ins first."""
         for _ in range(2):
-            for key, value in list(self.store.scan(ledger.Table.SETTLEMENTS, cycle.to_bytes(4, "big"))):
+            for key, value in list(
+                self.store.scan(ledger.Table.SETTLEMENTS, cycle.to_bytes(4, "big"))
+            ):
                 if value[7] == 1:
                     number = int.from_bytes(key[4:], "big")
                     self.settlement(ins.InstructionKind.EVIDENCE, CB, cycle, number)

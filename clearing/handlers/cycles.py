@@ -198,9 +198,7 @@ def fail_cycle(draft: Draft, number: int) -> None:
         item = SettlementInstruction.decode(value)
         item_no = int.from_bytes(key[4:], "big")
         if item.state is InstructionState.PENDING:
-            superseded = replace(
-                item, state=InstructionState.SUPERSEDED, moved_ms=draft.time_ms
-            )
+            superseded = replace(item, state=InstructionState.SUPERSEDED, moved_ms=draft.time_ms)
             draft.set_settlement(number, item_no, superseded)
         elif item.state is InstructionState.EVIDENCED:
             cycle = replace(cycle, pay_ins=cycle.pay_ins + 1)

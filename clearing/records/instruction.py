@@ -11,7 +11,7 @@ Source: own design (README, decision 2).
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -109,7 +109,9 @@ class Instruction:
         try:
             kind = InstructionKind(values["instruction_kind"])
         except ValueError as error:
-            raise DecodeError(f"instruction kind {values['instruction_kind']} is unknown") from error
+            raise DecodeError(
+                f"instruction kind {values['instruction_kind']} is unknown"
+            ) from error
         return cls(leaf, body, kind, values["actor"], values["client_id"], values["commitment"])
 
     def encode(self) -> bytes:
@@ -199,4 +201,3 @@ def make_instruction(
         signature=bytes(SIGNATURE_BYTES),
     )[:-SIGNATURE_BYTES]
     return Instruction.decode(unsigned + sign(_DOMAIN + network_id + unsigned) + body)
-

@@ -12,9 +12,9 @@ from __future__ import annotations
 import enum
 import hashlib
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
-from clearing.codec import Layout, raw, reserved, uint
+from clearing.codec import Field, Kind, Layout, raw, reserved, uint
 from clearing.errors import DecodeError
 
 LEAF_VERSION = 1
@@ -45,7 +45,7 @@ def leaf_kind(leaf: bytes) -> LeafKind:
         raise DecodeError(f"leaf kind {leaf[1]} is unknown") from error
 
 
-def _leaf_layout(name: str, *fields: Any) -> Layout:
+def _leaf_layout(name: str, *fields: Field) -> Layout:
     return Layout(name, uint("version", 1), uint("kind", 1), *fields)
 
 
@@ -58,8 +58,9 @@ class _LedgerLeaf:
 
     def encode(self) -> bytes:
         """Return the leaf's canonical bytes."""
-        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}  # type: ignore[attr-defined]
-        return self.LAYOUT.encode(version=LEAF_VERSION, kind=self.KIND, **fields)
+        names = (field.name for field in self.LAYOUT.fields if field.kind is not Kind.ZERO)
+        values = {name: getattr(self, name) for name in names if name not in ("version", "kind")}
+        return self.LAYOUT.encode(version=LEAF_VERSION, kind=self.KIND, **values)
 
     @classmethod
     def decode(cls, data: bytes) -> Self:

@@ -70,9 +70,13 @@ def items_view(records: bytes | memoryview) -> Items:
     """
     count, rest = divmod(len(records), ITEM_BYTES)
     if rest:
-        raise DecodeError(f"obligation records take {ITEM_BYTES} bytes each; {rest} bytes are left over")
+        raise DecodeError(
+            f"obligation records take {ITEM_BYTES} bytes each; {rest} bytes are left over"
+        )
     if not 0 < count <= ITEMS_PER_SUBMISSION_MAX:
-        raise DecodeError(f"a submission holds 1 to {ITEMS_PER_SUBMISSION_MAX} obligations, got {count}")
+        raise DecodeError(
+            f"a submission holds 1 to {ITEMS_PER_SUBMISSION_MAX} obligations, got {count}"
+        )
     view: Items = np.frombuffer(records, dtype=DTYPE)
     return view
 
@@ -105,7 +109,9 @@ def commitments_of(secret: bytes, records: bytes | memoryview) -> bytes:
     """
     count = len(records) // ITEM_BYTES
     rows = np.empty((count, SALT_BYTES + ITEM_BYTES), dtype=np.uint8)
-    rows[:, :SALT_BYTES] = np.frombuffer(salts_of(secret, count), np.uint8).reshape(count, SALT_BYTES)
+    rows[:, :SALT_BYTES] = np.frombuffer(salts_of(secret, count), np.uint8).reshape(
+        count, SALT_BYTES
+    )
     rows[:, SALT_BYTES:] = np.frombuffer(records, np.uint8).reshape(count, ITEM_BYTES)
     return merkle.leaf_hashes_of_rows(rows.tobytes(), SALT_BYTES + ITEM_BYTES)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar, Self
 
 import numpy as np
@@ -75,8 +75,9 @@ class Cycle:
 
     def encode(self) -> bytes:
         """Return the canonical 88 bytes."""
-        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return self.LAYOUT.encode(**fields)
+        return self.LAYOUT.encode(
+            **{field.name: getattr(self, field.name) for field in fields(self)}
+        )
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
@@ -180,15 +181,22 @@ def result_rows(columns: AssetColumns, participants: int) -> tuple[ResultRow, ..
     participants: number registered; every row has been validated at ingest.
     Raises: InvariantViolation: debits and credits do not balance.
     """
-    positions = net_positions(columns, participants)
-    numbers = np.flatnonzero(positions.touched)
-    debits = wide.to_ints(positions.debit[numbers])
-    credits_ = wide.to_ints(positions.credit[numbers])
+    net = net_positions(columns, participants).net
+    owed = net_positions(_owed_to_nobody(columns, participants), participants + 1).net
+    debit = wide.negate(owed[:participants])
+    credit = wide.add(net, debit)
+    numbers = np.flatnonzero(wide.sign(debit) | wide.sign(credit))
+    debits, credits_ = wide.to_ints(debit[numbers]), wide.to_ints(credit[numbers])
     invariant(sum(debits) == sum(credits_), "debits and credits of an asset do not balance")
     return tuple(
-        ResultRow(number, debit, credit)
-        for number, debit, credit in zip(numbers.tolist(), debits, credits_, strict=True)
+        ResultRow(*row) for row in zip(numbers.tolist(), debits, credits_, strict=True)
     )
+
+
+def _owed_to_nobody(columns: AssetColumns, participants: int) -> AssetColumns:
+    """Return the columns with every creditor replaced by one number past the register: nets become gross debits."""
+    nobody = np.full_like(columns.creditor, participants)
+    return replace(columns, creditor=nobody)
 
 
 def cycle_secret(cycle: int, submission_secrets: Iterable[bytes]) -> bytes:

@@ -35,7 +35,9 @@ class Lifecycle(Generic[StateT]):
 
         Raises: InvariantViolation: the table has no such move; the caller had to check the user's wish before.
         """
-        invariant(self.allows(origin, target), f"{self.name}: no move {origin.name} -> {target.name}")
+        invariant(
+            self.allows(origin, target), f"{self.name}: no move {origin.name} -> {target.name}"
+        )
         return target
 
     def sources(self, target: StateT) -> tuple[StateT, ...]:

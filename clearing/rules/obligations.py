@@ -42,7 +42,11 @@ LIFECYCLE = Lifecycle(
         (ObligationState.AFFIRMED, ObligationState.RESCINDED, "submitter rescinds before cut-off"),
         (ObligationState.AFFIRMED, ObligationState.LOCKED, "cut-off of a cycle"),
         (ObligationState.LOCKED, ObligationState.SETTLED, "cycle settles, wholly discharged"),
-        (ObligationState.LOCKED, ObligationState.PARTLY_DISCHARGED, "cycle settles, a part remains"),
+        (
+            ObligationState.LOCKED,
+            ObligationState.PARTLY_DISCHARGED,
+            "cycle settles, a part remains",
+        ),
         (ObligationState.LOCKED, ObligationState.AFFIRMED, "cycle fails"),
         (ObligationState.PARTLY_DISCHARGED, ObligationState.LOCKED, "cut-off of a later cycle"),
     ),

@@ -12,6 +12,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any, ClassVar, Self
 
 from clearing.codec import Layout, raw, reserved, text, uint
@@ -222,7 +223,9 @@ def _replaced(items: tuple[Any, ...], number: int, item: Any) -> tuple[Any, ...]
 
 
 def _is_identifier(name: str) -> bool:
-    return bool(name) and name.isascii() and name.isprintable() and not set(" ,:;/\"'\\") & set(name)
+    return (
+        bool(name) and name.isascii() and name.isprintable() and not set(" ,:;/\"'\\") & set(name)
+    )
 
 
 def _add_participant(registry: Registry, party: Participant) -> tuple[Registry, RejectCode]:
@@ -233,7 +236,11 @@ def _add_participant(registry: Registry, party: Participant) -> tuple[Registry, 
     if not _is_identifier(party.name) or len(registry.participants) >= PARTICIPANTS_MAX:
         return registry, RejectCode.ACTION_VALUE
     for other in registry.participants:
-        if other.name == party.name or other.lei == party.lei or other.public_key == party.public_key:
+        if (
+            other.name == party.name
+            or other.lei == party.lei
+            or other.public_key == party.public_key
+        ):
             return registry, RejectCode.ACTION_DUPLICATE
     return replace(registry, participants=(*registry.participants, party)), RejectCode.OK
 
@@ -256,7 +263,9 @@ def _set_licence(registry: Registry, change: dict[str, Any]) -> tuple[Registry, 
         licence_no=change["licence_no"],
         licence_expiry_ms=change["licence_expiry_ms"],
     )
-    return replace(registry, participants=_replaced(registry.participants, number, changed)), RejectCode.OK
+    return replace(
+        registry, participants=_replaced(registry.participants, number, changed)
+    ), RejectCode.OK
 
 
 def _rotate_key(registry: Registry, change: dict[str, Any]) -> tuple[Registry, RejectCode]:
@@ -267,7 +276,9 @@ def _rotate_key(registry: Registry, change: dict[str, Any]) -> tuple[Registry, R
     if registry.by_key(change["public_key"]) is not None:
         return registry, RejectCode.ACTION_DUPLICATE
     changed = replace(party, public_key=change["public_key"])
-    return replace(registry, participants=_replaced(registry.participants, number, changed)), RejectCode.OK
+    return replace(
+        registry, participants=_replaced(registry.participants, number, changed)
+    ), RejectCode.OK
 
 
 def _add_asset(registry: Registry, asset: Asset) -> tuple[Registry, RejectCode]:
@@ -303,7 +314,7 @@ def _set_parameters(registry: Registry, parameters: Parameters) -> tuple[Registr
 
 
 def _set_timetable(registry: Registry, cut_offs_s: tuple[int, ...]) -> tuple[Registry, RejectCode]:
-    ascending = all(a < b for a, b in zip(cut_offs_s, cut_offs_s[1:], strict=False))
+    ascending = all(a < b for a, b in pairwise(cut_offs_s))
     if not ascending or any(second >= DAY_S for second in cut_offs_s):
         return registry, RejectCode.ACTION_VALUE
     return replace(registry, cut_offs_s=cut_offs_s), RejectCode.OK

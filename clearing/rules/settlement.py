@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from clearing.codec import Layout, raw, reserved, uint
+from clearing.codec import Layout, raw, uint
 from clearing.errors import DecodeError
 from clearing.rules.lifecycle import Lifecycle
 from clearing.types import InstructionState, SettlementKind
