@@ -35,7 +35,7 @@ PARTICIPANTS_MAX = 1_000
 
 _FIRST = (Role.BANK, Role.BANK, Role.EXCHANGE)
 _ROTATION = (Role.BANK, Role.EXCHANGE, Role.MINER)
-_NAME_CHARACTERS = re.compile(r"[^0-9A-Za-z._-]+")
+_NOT_IN_NAMES = re.compile(r"[^0-9a-z]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +97,15 @@ def numbered_parties(count: int) -> list[Party]:
 def named_parties(names: Sequence[str], first: int) -> list[Party]:
     """Return a participant for each of a back office's own `names`, in order, in the roles of the rotation.
 
-    A name that is an LEI keeps it; others get one made of `first` and their place. Characters that a registered name
-    may not hold become hyphens; of names that then look alike the later ones get a number behind them.
+    A name that is an LEI keeps it; others get one made of `first` and their place. Registered names are lower-case
+    letters, digits and hyphens: other characters become hyphens, and of names that then are alike the later ones get a
+    number behind them.
     """
     parties = []
     taken = {party.name for party in AUTHORITIES}
     for place, name in enumerate(names):
-        registered = _unique(_NAME_CHARACTERS.sub("-", name).strip("-")[:24] or "party", taken)
+        plain = _NOT_IN_NAMES.sub("-", name.lower())[:24].strip("-")
+        registered = _unique(plain or "party", taken)
         taken.add(registered)
         role = _ROTATION[place % len(_ROTATION)]
         parties.append(Party(registered, role, _lei_of(name, first + place)))

@@ -1,0 +1,160 @@
+"""Making what a new node and a new network start from: keys, certificates, configuration, policy, block 0.
+
+Lives here: the steps that `clearing node init` and test networks share. May not live here: running a node
+(runtime.py), where a test network keeps its files (testnet/).
+
+Invariants: private keys are made here and nowhere sent; a policy names every cosigner's key, so it is written once all
+of them exist; block 0 is written once, into an empty store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from clearing import ledger
+from clearing.log.keys import SignatureType, VerifierKey
+from clearing.log.policy import Group, Log, Policy, Witness
+from clearing.rules.governance import encode_actions
+from clearing.rules.registry import Action
+from node.config import CONFIG_NAME, NodeConfig, ReplicaRole, write_config
+from node.errors import SetupError
+from node.files import PUBLIC_MODE, create_file, make_private_directory
+from node.keys import KeyFile, Passphrase, SigningKey, create_key_file
+from node.pki import (
+    AUTHORITY_CERTIFICATE_NAME,
+    CERTIFICATE_NAME,
+    KEY_NAME,
+    Authority,
+    Validity,
+)
+from node.store import Store
+
+KEY_FILE_NAME = "seal.key"
+SIGNING_KEY_NAME = "signing.key"
+LOG_KEY_NAME = "log.key"
+POLICY_NAME = "policy"
+DATA_NAME = "data"
+
+
+@dataclass(frozen=True, slots=True)
+class NodePlace:
+    """Where a node is to run and what it is to be."""
+
+    network: str
+    name: str
+    role: ReplicaRole
+    listen: str
+    leader_endpoint: str = ""
+    leader_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeKeys:
+    """Public halves of a new node's keys: its cosigner key, and on the leader the log's."""
+
+    cosigner: VerifierKey
+    log: VerifierKey | None
+
+
+def log_origin(network: str) -> str:
+    """Return the origin line of the network's log, which is also the name of its key."""
+    return f"{network}/log"
+
+
+def cosigner_name(network: str, node: str) -> str:
+    """Return the key name under which a node cosigns."""
+    return f"{network}/node/{node}"
+
+
+def make_node(
+    directory: Path,
+    place: NodePlace,
+    authority: Authority,
+    validity: Validity,
+    *,
+    hosts: Sequence[str],
+    passphrase: Passphrase | None = None,
+) -> NodeKeys:
+    """Make a node's directory: sealed keys, certificate, node.toml; all but the policy, which needs all nodes' keys.
+
+    Without a `passphrase` the keys are sealed by a key file made beside them, for nodes that start unattended.
+    Raises: SetupError: a file exists or cannot be written, or a value of `place` is none.
+    """
+    make_private_directory(directory)
+    config = node_config(directory, place, with_key_file=passphrase is None)
+    secret: Passphrase | KeyFile
+    secret = passphrase or create_key_file(directory / KEY_FILE_NAME)
+    cosigner = SigningKey.create(config.signing_key_path, secret)
+    log = SigningKey.create(config.log_key_path, secret) if config.log_key_path else None
+    authority.issue(config.identity, validity, hosts).write(directory)
+    create_file(directory / AUTHORITY_CERTIFICATE_NAME, authority.certificate_pem, PUBLIC_MODE)
+    write_config(directory / CONFIG_NAME, config)
+    return NodeKeys(
+        VerifierKey(
+            cosigner_name(place.network, place.name),
+            SignatureType.COSIGNATURE_ED25519,
+            cosigner.public_key,
+        ),
+        VerifierKey(log_origin(place.network), SignatureType.ED25519, log.public_key)
+        if log
+        else None,
+    )
+
+
+def node_config(directory: Path, place: NodePlace, *, with_key_file: bool) -> NodeConfig:
+    """Return the configuration of a node that keeps all its files in `directory`.
+
+    Raises: SetupError: a value of `place` is none.
+    """
+    return NodeConfig(
+        network=place.network,
+        node_name=place.name,
+        role=place.role,
+        data_dir=directory / DATA_NAME,
+        listen=place.listen,
+        leader_endpoint=place.leader_endpoint,
+        leader_name=place.leader_name,
+        tls_authority_path=directory / AUTHORITY_CERTIFICATE_NAME,
+        tls_certificate_path=directory / CERTIFICATE_NAME,
+        tls_key_path=directory / KEY_NAME,
+        signing_key_path=directory / SIGNING_KEY_NAME,
+        log_key_path=directory / LOG_KEY_NAME if place.role is ReplicaRole.LEADER else None,
+        key_file_path=directory / KEY_FILE_NAME if with_key_file else None,
+        policy_path=directory / POLICY_NAME,
+    )
+
+
+def quorum_policy(
+    log: VerifierKey,
+    cosigners: Sequence[tuple[str, VerifierKey]],
+    required: Sequence[str],
+    one_of: Sequence[str],
+) -> Policy:
+    """Return the policy by which a checkpoint is final: all nodes in `required`, and one in `one_of`.
+
+    cosigners: node name and key of each witness of the policy, in order.
+    Raises: DecodeError: a name or key that a policy cannot hold.
+    """
+    groups = (
+        Group("participants", 1, tuple(one_of)),
+        Group("quorum", len(required) + 1, (*required, "participants")),
+    )
+    witnesses = tuple(Witness(name, key) for name, key in cosigners)
+    return Policy((Log(log),), witnesses, groups, "quorum")
+
+
+def write_genesis(data_dir: Path, time_ms: int, actions: Sequence[Action]) -> bytes:
+    """Write block 0 into the leader's new store and return the network's id, 32 bytes.
+
+    time_ms: the first block time. Followers receive block 0 from the leader.
+    Raises: SetupError: the store holds a ledger already; DecodeError: an action is refused; StoreError: see node.store.
+    """
+    result = ledger.genesis(time_ms, encode_actions(actions))
+    make_private_directory(data_dir)
+    with Store.open(data_dir) as store:
+        if store.tip is not None:
+            raise SetupError(f"{data_dir} holds a ledger already: give an empty directory")
+        store.commit(result)
+    return result.delta.network_id

@@ -1,0 +1,158 @@
+"""The directory of a test network, which every command opens that is given `--dir`.
+
+    testnet.json             who takes part and which port each node has; written last, so half a network does not open
+    policy, log.vkey         what anybody needs to verify receipts offline
+    authority/               the certificate authority
+    nodes/NAME/              node.toml, keys, certificate, policy, data/, pid, node.log
+    identities/NAME/         profile.toml and keys of each participant and authority
+
+Lives here: where things are. May not live here: making them (make.py), who the parties are (plan.py), processes
+(processes.py).
+
+Every directory in it is complete in itself, and paths are relative: the whole may be moved while no node runs. All keys
+of the network lie in it, sealed by key files that lie beside them: it is for tests and demonstrations only.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from clearing.types import Role
+from node.config import CONFIG_NAME
+from node.errors import SetupError
+from node.files import read_text
+from node.provision import POLICY_NAME
+from node.testnet.plan import LEADER, NETWORK_NAME, Party, role_name
+from node.testnet.processes import LOOPBACK, NodeProcess
+
+INDEX_NAME = "testnet.json"
+LOG_VKEY_NAME = "log.vkey"
+AUTHORITY_NAME = "authority"
+IDENTITIES_NAME = "identities"
+NODES_NAME = "nodes"
+
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class LocalNetwork:
+    """An existing test network; `ports` by node name."""
+
+    path: Path
+    parties: tuple[Party, ...]
+    ports: dict[str, int]
+
+    @property
+    def policy_path(self) -> Path:
+        """The network's tlog-policy."""
+        return self.path / POLICY_NAME
+
+    @property
+    def log_vkey_path(self) -> Path:
+        """The log's verifier key."""
+        return self.path / LOG_VKEY_NAME
+
+    def party(self, name: str) -> Party:
+        """Return the party with this name or LEI.
+
+        Raises: SetupError: there is none.
+        """
+        for party in self.parties:
+            if name in (party.name, party.lei):
+                return party
+        names = ", ".join(party.name for party in self.parties[:12])
+        raise SetupError(f"the network in {self.path} has no party {name!r}: it has {names}")
+
+    def identity_path(self, name: str) -> Path:
+        """Return the identity directory of a party.
+
+        Raises: SetupError: there is no such party.
+        """
+        return self.path / IDENTITIES_NAME / self.party(name).name
+
+    def node_path(self, name: str) -> Path:
+        """Return a node's directory.
+
+        Raises: SetupError: there is no such node.
+        """
+        if name not in self.ports:
+            raise SetupError(
+                f"the network in {self.path} has no node {name!r}: it has {', '.join(self.ports)}"
+            )
+        return self.path / NODES_NAME / name
+
+    def endpoint(self, node: str) -> str:
+        """Return host:port of a node.
+
+        Raises: SetupError: there is no such node.
+        """
+        self.node_path(node)
+        return f"{LOOPBACK}:{self.ports[node]}"
+
+    def process(self, node: str) -> NodeProcess:
+        """Return a node's process, running or not.
+
+        Raises: SetupError: there is no such node.
+        """
+        path = self.node_path(node)
+        config = str((path / CONFIG_NAME).resolve())
+        command = ("-m", "node.cli.main", "node", "run", "--config", config)
+        return NodeProcess(node, path / "pid", path / "node.log", command)
+
+    def processes(self) -> list[NodeProcess]:
+        """Return all nodes' processes, the leader first."""
+        return [self.process(name) for name in self.ports]
+
+    def roles(self) -> dict[str, Role]:
+        """Return the role of each party by name."""
+        return {party.name: party.role for party in self.parties}
+
+    def encode(self) -> bytes:
+        """Return the index file's text."""
+        index = {
+            "version": _VERSION,
+            "network": NETWORK_NAME,
+            "nodes": self.ports,
+            "parties": [
+                {"name": party.name, "role": role_name(party.role), "lei": party.lei}
+                for party in self.parties
+            ],
+        }
+        return (json.dumps(index, indent=1) + "\n").encode()
+
+    @classmethod
+    def exists(cls, path: Path) -> bool:
+        """Return whether a network was made in the directory `path`."""
+        return (path / INDEX_NAME).is_file()
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open the network in the directory `path`.
+
+        Raises: SetupError: there is none, or its index is not ours.
+        """
+        if not cls.exists(path):
+            raise SetupError(
+                f"{path} holds no test network: make one with `clearing testnet up --dir {path}`"
+            )
+        source = path / INDEX_NAME
+        try:
+            index: dict[str, Any] = json.loads(read_text(source))
+            roles = {role_name(role): role for role in Role}
+            parties = tuple(
+                Party(str(row["name"]), roles[row["role"]], str(row["lei"]))
+                for row in index["parties"]
+            )
+            ports = {str(name): int(port) for name, port in index["nodes"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise SetupError(
+                f"{source} is damaged ({error}): remove {path} and make the network again"
+            ) from error
+        if index.get("version") != _VERSION or LEADER not in ports:
+            raise SetupError(
+                f"{source} is of another version: remove {path} and make the network again"
+            )
+        return cls(path, parties, ports)
