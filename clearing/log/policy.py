@@ -159,11 +159,14 @@ class Policy:
         for signature in sorted(signatures, key=lambda signature: signature.timestamp_s or 0):
             latest[signature.key] = signature
         counted = {w.name: latest[w.key] for w in self.witnesses if w.key in latest}
-        self._check_quorum(counted)
+        self.check_quorum(counted)
         return Quorum(checkpoint, log, counted)
 
-    def _check_quorum(self, counted: Iterable[str]) -> None:
-        """Raise VerificationError unless the witnesses counted make the quorum."""
+    def check_quorum(self, counted: Iterable[str]) -> None:
+        """Judge witnesses, given by their names in this policy, without a note.
+
+        Raises: VerificationError: they do not make the quorum; the message names what is missing.
+        """
         satisfied = dict.fromkeys(counted)
         for group in self.groups:  # members come before their group
             if sum(member in satisfied for member in group.members) >= group.threshold:
