@@ -63,7 +63,9 @@ def naive_path(index: int, leaf_hashes: Sequence[bytes]) -> list[bytes]:
     return [*naive_path(index - split, leaf_hashes[split:]), naive_root(leaf_hashes[:split])]
 
 
-def naive_consistency(size: int, leaf_hashes: Sequence[bytes], *, whole: bool = True) -> list[bytes]:
+def naive_consistency(
+    size: int, leaf_hashes: Sequence[bytes], *, whole: bool = True
+) -> list[bytes]:
     """SUBPROOF(m, D[n], b) of RFC 6962, section 2.1.2, word for word."""
     if size == len(leaf_hashes):
         return [] if whole else [naive_root(leaf_hashes)]
@@ -77,7 +79,7 @@ def naive_consistency(size: int, leaf_hashes: Sequence[bytes], *, whole: bool = 
 
 
 class NodeStore:
-    """A `NodeReader` that keeps what `CompactRange.append_many` returns, and refuses what it lacks."""
+    """A `NodeReader` that keeps the nodes of `CompactRange.append_many`, and has no others."""
 
     def __init__(self) -> None:
         self.nodes: dict[tuple[int, int], bytes] = {}

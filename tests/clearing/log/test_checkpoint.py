@@ -21,12 +21,19 @@ def test_the_golden_text_is_read_and_written():
     assert checkpoint.text == text
 
 
-@pytest.mark.parametrize("case", VECTORS["cosignatures"] + VECTORS["cosignature_parse"][:1], ids=lambda c: c["desc"])
+@pytest.mark.parametrize(
+    "case", VECTORS["cosignatures"] + VECTORS["cosignature_parse"][:1], ids=lambda c: c["desc"]
+)
 def test_checkpoints_of_others_are_read_and_written(case):
     assert Checkpoint.parse(case["body"]).text == case["body"]
 
 
-@given(LINE, st.integers(0, (1 << 64) - 1), st.binary(min_size=32, max_size=32), st.lists(LINE, max_size=3))
+@given(
+    LINE,
+    st.integers(0, (1 << 64) - 1),
+    st.binary(min_size=32, max_size=32),
+    st.lists(LINE, max_size=3),
+)
 def test_checkpoints_round_trip(origin, size, root, extensions):
     checkpoint = Checkpoint(origin, size, root, tuple(extensions))
     assert Checkpoint.parse(checkpoint.text) == checkpoint

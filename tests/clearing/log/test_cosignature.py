@@ -70,7 +70,7 @@ def test_the_signed_messages_are_those_of_the_specification():
     ml_dsa = signed_message(pq_witness_signer(1).key, text, time_s)
     assert ml_dsa == (
         b"subtree/v1\n\x00"
-        + b"\x13witness.example/pq1"
+        b"\x13witness.example/pq1"
         + time_s.to_bytes(8, "big")
         + b"\x1bexample.com/behind-the-sofa"
         + (0).to_bytes(8, "big")
@@ -120,7 +120,9 @@ def test_only_ml_dsa_leaves_extension_lines_unsigned_and_commits_to_the_name():
     with pytest.raises(VerificationError):
         verify_blob(ed25519.key, extended, blob_of(ed25519, 5))
     verify_blob(ml_dsa.key, extended, blob_of(ml_dsa, 5))
-    renamed = [VerifierKey("other", signer.key.type, signer.key.public_key) for signer in SIGNERS[1:]]
+    renamed = [
+        VerifierKey("other", signer.key.type, signer.key.public_key) for signer in SIGNERS[1:]
+    ]
     verify_blob(renamed[0], TEXT, blob_of(ed25519, 5))
     with pytest.raises(VerificationError):
         verify_blob(renamed[1], TEXT, blob_of(ml_dsa, 5))

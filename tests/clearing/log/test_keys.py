@@ -11,7 +11,9 @@ from clearing.log.keys import SignatureType, VerifierKey, check_key_name
 from tests.clearing.log.support import GOLDEN, VECTORS, log_signer, witness_signer
 
 
-@pytest.mark.parametrize("case", VECTORS["vkeys"], ids=lambda case: f"{case['vkey'][:30]} {case['why'][:40]}")
+@pytest.mark.parametrize(
+    "case", VECTORS["vkeys"], ids=lambda case: f"{case['vkey'][:30]} {case['why'][:40]}"
+)
 def test_vkey_vector(case):
     if case["valid"]:
         assert VerifierKey.parse(case["vkey"]).vkey == case["vkey"]
@@ -27,7 +29,9 @@ def test_golden_keys_come_from_their_seeds():
 
 @given(st.sampled_from(list(SignatureType)), st.data())
 def test_vkeys_round_trip_and_tell_types_apart(key_type, data):
-    name = data.draw(st.text(st.characters(codec="utf-8", categories=["L", "N", "P"]), min_size=1, max_size=20))
+    name = data.draw(
+        st.text(st.characters(codec="utf-8", categories=["L", "N", "P"]), min_size=1, max_size=20)
+    )
     length = 1312 if key_type is SignatureType.COSIGNATURE_ML_DSA_44 else 32
     public_key = data.draw(st.binary(min_size=length, max_size=length))
     key = VerifierKey(name, key_type, public_key)
@@ -39,7 +43,20 @@ def test_vkeys_round_trip_and_tell_types_apart(key_type, data):
 
 @pytest.mark.parametrize(
     "name",
-    ["", "a b", "a+b", "a\tb", "a\nb", "\x00", "a\u00a0b", "\u2003", "\u3000a", "a\u0085", "\u2028", "\ud800"],
+    [
+        "",
+        "a b",
+        "a+b",
+        "a\tb",
+        "a\nb",
+        "\x00",
+        "a\u00a0b",
+        "\u2003",
+        "\u3000a",
+        "a\u0085",
+        "\u2028",
+        "\ud800",
+    ],
 )
 def test_names_that_could_break_a_line_are_refused(name):
     with pytest.raises(DecodeError):

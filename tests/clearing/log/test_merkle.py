@@ -1,4 +1,4 @@
-"""Trees: against the definitions of RFC 6962 written out naively, published vectors, and mutations."""
+"""Trees: against RFC 6962's definitions written out, published vectors, and mutations."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_appending_in_any_portions_gives_the_same_tree_and_each_node_once(portio
 
 
 class UniformNodes:
-    """The nodes of a tree of any size whose leaves are all alike, so that 2**64 leaves can be tried."""
+    """The nodes of a tree of any size whose leaves are alike, to try 2**64 leaves."""
 
     def __init__(self, leaf: bytes) -> None:
         self.levels = [leaf]
@@ -209,7 +209,9 @@ def mutations(path: list[bytes]) -> st.SearchStrategy[list[bytes]]:
         changed = (int.from_bytes(path[at], "big") ^ (1 << bit)).to_bytes(32, "big")
         return [*path[:at], changed, *path[at + 1 :]]
 
-    added = st.builds(lambda at, value: [*path[:at], value, *path[at:]], st.integers(0, len(path)), hashes)
+    added = st.builds(
+        lambda at, value: [*path[:at], value, *path[at:]], st.integers(0, len(path)), hashes
+    )
     if not path:
         return added
     return st.one_of(
@@ -326,7 +328,14 @@ def test_hashes_of_other_lengths_are_refused(hashes):
 
 @pytest.mark.parametrize(
     ("size", "edges"),
-    [(1, ()), (0, (b"1" * 32,)), (3, (b"1" * 32,)), (1, (b"1",)), (-1, ()), (1 << 64, (b"1" * 32,))],
+    [
+        (1, ()),
+        (0, (b"1" * 32,)),
+        (3, (b"1" * 32,)),
+        (1, (b"1",)),
+        (-1, ()),
+        (1 << 64, (b"1" * 32,)),
+    ],
 )
 def test_a_compact_range_whose_edges_do_not_fit_its_size_is_refused(size, edges):
     with pytest.raises(DecodeError):

@@ -35,10 +35,20 @@ def test_growing_is_building_anew_at_all_sizes_to_70():
             grown = MerkleArray(leaves[:size]).grown(more, ZERO)
             built = leaves[:size] + [ZERO] * (more - size)
             assert grown.root == naive_root(built)
-            assert [grown.proof(i) for i in range(more)] == [tuple(naive_path(i, built)) for i in range(more)]
+            assert [grown.proof(i) for i in range(more)] == [
+                tuple(naive_path(i, built)) for i in range(more)
+            ]
 
 
-@given(st.lists(st.tuples(st.integers(0, 30), st.dictionaries(st.integers(0, 200), st.binary(min_size=32, max_size=32), max_size=20)), max_size=6))
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 30),
+            st.dictionaries(st.integers(0, 200), st.binary(min_size=32, max_size=32), max_size=20),
+        ),
+        max_size=6,
+    )
+)
 def test_any_history_of_growth_and_updates_is_the_tree_over_the_leaves_left(history):
     leaves: list[bytes] = []
     array = MerkleArray()
@@ -47,10 +57,10 @@ def test_any_history_of_growth_and_updates_is_the_tree_over_the_leaves_left(hist
         array = array.grown(array.size + more, ZERO)
         assert before.root == naive_root(leaves)
         leaves += [ZERO] * more
-        changes = {index % len(leaves): value for index, value in changes.items() if leaves}
-        overlay = array.update(changes)
+        fitting = {index % len(leaves): value for index, value in changes.items() if leaves}
+        overlay = array.update(fitting)
         assert array.root == naive_root(leaves), "update must not change the array"
-        for index, value in changes.items():
+        for index, value in fitting.items():
             leaves[index] = value
         assert overlay.root == naive_root(leaves)
         array.apply(overlay)

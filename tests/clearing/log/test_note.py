@@ -22,15 +22,15 @@ from tests.clearing.log.support import (
 TEXT = "This is an example message.\n"
 LOG = log_signer()
 
-NAMES = st.text(st.characters(codec="utf-8", categories=["L", "N", "Po", "So"]), min_size=1, max_size=12).filter(
-    lambda name: "+" not in name
-)
+NAMES = st.text(
+    st.characters(codec="utf-8", categories=["L", "N", "Po", "So"]), min_size=1, max_size=12
+).filter(lambda name: "+" not in name)
 SIGNATURES = st.builds(
     Signature, NAMES, st.binary(min_size=4, max_size=4), st.binary(min_size=1, max_size=80)
 )
-TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]) | st.just("\n"), max_size=60).map(
-    lambda text: text + "\n"
-)
+TEXTS = st.text(
+    st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]) | st.just("\n"), max_size=60
+).map(lambda text: text + "\n")
 
 
 def note_bytes(case: dict[str, str]) -> bytes:
@@ -85,7 +85,9 @@ def test_what_is_read_is_written_alike(data):
     good = GOLDEN["note"].encode()
     at = data.draw(st.integers(0, len(good)))
     width = data.draw(st.integers(0, 3))
-    inserted = data.draw(st.sampled_from([b"", b"\n", b" ", b"\xe2\x80\x94 ", b"A", b"=", b"\n\n", b"\r", b"\xff"]))
+    inserted = data.draw(
+        st.sampled_from([b"", b"\n", b" ", b"\xe2\x80\x94 ", b"A", b"=", b"\n\n", b"\r", b"\xff"])
+    )
     changed = good[:at] + inserted + good[at + width :]
     try:
         note = Note.parse(changed)

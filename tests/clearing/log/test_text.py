@@ -30,7 +30,9 @@ def test_base64_that_is_read_is_written_alike(text):
     assert encode_base64(data) == text
 
 
-@pytest.mark.parametrize("text", ["A", "AA", "AAA", "AB==", "AAA=\n", "A-A=", " AAA=", "AA==AAAA", "\u00e9"])
+@pytest.mark.parametrize(
+    "text", ["A", "AA", "AAA", "AB==", "AAA=\n", "A-A=", " AAA=", "AA==AAAA", "\u00e9"]
+)
 def test_base64_has_one_spelling(text):
     with pytest.raises(DecodeError, match="value"):
         decode_base64(text, "value")
