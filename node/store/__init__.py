@@ -20,3 +20,50 @@ Invariants: a block is there whole or not at all; a record of the ledger is writ
 was acknowledged after `commit` returned finds the block after kill -9 and power loss; a head goes to disk twice
 before its signature leaves.
 """
+
+from __future__ import annotations
+
+from node.store.environment import StoreSettings, StoreUsage
+from node.store.errors import (
+    Finding,
+    FindingKind,
+    ForkDetectedError,
+    RollbackDetectedError,
+    StoreBusyError,
+    StoreCode,
+    StoreConflictError,
+    StoreDamagedError,
+    StoreError,
+    StoreFailedError,
+    StoreFullError,
+    StoreLockedError,
+    StoreSchemaError,
+)
+from node.store.store import LeafBlock, Store
+from node.store.tables import Head, ReplicaKind, Tip
+from node.store.view import Record, View
+
+__all__ = [
+    "Finding",
+    "FindingKind",
+    "ForkDetectedError",
+    "Head",
+    "LeafBlock",
+    "Record",
+    "ReplicaKind",
+    "RollbackDetectedError",
+    "Store",
+    "StoreBusyError",
+    "StoreCode",
+    "StoreConflictError",
+    "StoreDamagedError",
+    "StoreError",
+    "StoreFailedError",
+    "StoreFullError",
+    "StoreLockedError",
+    "StoreSchemaError",
+    "StoreSettings",
+    "StoreUsage",
+    "Tip",
+    "View",
+]

@@ -25,7 +25,10 @@ import lmdb
 from node.files import make_private_directory, sync_directory
 from node.store import datafile, tables
 from node.store.errors import (
+    Finding,
+    FindingKind,
     StoreBusyError,
+    StoreDamagedError,
     StoreFailedError,
     StoreFullError,
     StoreLockedError,
@@ -210,9 +213,21 @@ class Environment:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[lmdb.Transaction[bytes]]:
-        """Give a read transaction for the time of the `with` block."""
-        with self._gate.passing(), self._env.begin() as txn:
-            yield txn
+        """Give a read transaction for the time of the `with` block.
+
+        Raises: StoreBusyError: too many at once. StoreDamagedError: LMDB finds a page that makes no sense.
+        """
+        try:
+            with self._gate.passing(), self._env.begin() as txn:
+                yield txn
+        except lmdb.ReadersFullError as error:
+            raise StoreBusyError(
+                f"more than {self.settings.readers_max} reads at once: try again, or raise readers_max"
+            ) from error
+        except lmdb.Error as error:
+            raise StoreDamagedError(
+                [Finding(FindingKind.DAMAGED, datafile.DATA_FILE, "", f"a read failed: {error}")]
+            ) from error
 
     def write(self, size_bytes: int, work: Callable[[lmdb.Transaction[bytes]], T]) -> T:
         """Run `work` in one write transaction and return what it returned once that is durable.
@@ -281,6 +296,10 @@ class Environment:
                 )
             map_bytes = self._env.info()["map_size"]
             self._env.set_mapsize(2 * map_bytes + needed_bytes)
+
+    def database_names(self) -> list[str]:
+        """Return the names of all sub-databases of the data file, also of those that are not ours."""
+        return [bytes(name).decode(errors="backslashreplace") for name in self._env.dbs()]
 
     def check_readers(self) -> int:
         """Free the reader slots of processes that died; returns how many."""

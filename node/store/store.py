@@ -14,11 +14,12 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self, TypeAlias
 
 import lmdb
 
 from clearing.errors import DecodeError
+from clearing.ledger import BlockResult
 from clearing.log.merkle import Node
 from clearing.records.leaves import SealLeaf
 from clearing.rows import Table
@@ -28,11 +29,8 @@ from node.store.tables import Database, Head, ReplicaKind, Tip, u64
 from node.store.view import Record, View
 from node.store.writer import Block, Writer, check_follows, check_head
 
-if TYPE_CHECKING:
-    from clearing.ledger import BlockResult
-
 _SCAN_PAGE_ROWS = 1024
-_Txn = lmdb.Transaction[bytes]
+_Txn: TypeAlias = "lmdb.Transaction[bytes]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,11 +323,16 @@ class Store:
 
     # -- for rebuild.py
 
-    def rewrite(self, size_bytes: int, work: Callable[[Writer], None]) -> None:
+    def rewrite(self, size_bytes: int, work: Callable[[Writer], Tip]) -> Tip:
         """Run `work` with a Writer in one transaction; for rebuilding derived tables, never for new records.
 
-        Raises: as `commit`.
+        `work` returns the tip it wrote. Raises: as `commit`.
         """
-        self._environment.write(
+        self._tip = self._environment.write(
             size_bytes, lambda txn: work(Writer(txn, self._environment.databases))
         )
+        return self._tip
+
+    def database_names(self) -> list[str]:
+        """Return the names of all sub-databases in the data file, also of those that are not ours."""
+        return self._environment.database_names()

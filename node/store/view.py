@@ -113,9 +113,20 @@ class View:
 
         Raises: KeyError: the log has fewer than `end` leaves.
         """
-        return [self._record(index) for index in range(first, end)]
+        return [self.record(index) for index in range(first, end)]
 
-    def _record(self, index: int) -> Record:
+    def entries(self, first: int, count: int) -> list[bytes]:
+        """Return leaves `first` to `first + count - 1`; tiles.EntryReader.
+
+        Raises: KeyError: the log has fewer.
+        """
+        return [self.leaf(index) for index in range(first, first + count)]
+
+    def record(self, index: int) -> Record:
+        """Return the leaf at `index` with what is held of its body.
+
+        Raises: KeyError: there is none.
+        """
         key = u64(index)
         public = self._get(Database.PUBLIC, key)
         body = public if public is not None else self._get(Database.BODIES, key)
@@ -160,6 +171,16 @@ class View:
         """
         data = self._guarded(Database.HEADS, name.encode())
         return None if data is None else Head.decode(data)
+
+    def heads(self) -> dict[str, Head]:
+        """Return the last recorded heads in the database by name.
+
+        Raises: StoreDamagedError: a record is broken.
+        """
+        return {
+            key.decode("ascii"): Head.decode(self._open_guard(Database.HEADS, key, value))
+            for key, value in self.items(Database.HEADS)
+        }
 
     def checkpoint(self, size: int) -> bytes | None:
         """Return the final checkpoint note of exactly `size` leaves, or None."""
