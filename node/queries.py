@@ -18,14 +18,14 @@ import numpy as np
 
 from clearing.codec import Layout, uint
 from clearing.errors import DecodeError
-from clearing.records.obligation import SECRET_BYTES, Items, items_view
+from clearing.records.obligation import SALT_BYTES, SECRET_BYTES, Items, items_view
 from clearing.rows import Reader, Table, key_position, key_request, key_u32, key_u64
 from clearing.rules.cycles import AssetResult, Cycle, ResultRow
 from clearing.rules.governance import Proposal
 from clearing.rules.obligations import LIFECYCLE, ItemStates, Mask
 from clearing.rules.positions import Position
 from clearing.rules.settlement import SettlementInstruction
-from clearing.types import CycleState, InstructionState, ObligationState
+from clearing.types import CycleState, InstructionState, NettingMethod, ObligationState
 
 T = TypeVar("T")
 
@@ -298,10 +298,14 @@ def cycles(
 
 @dataclass(frozen=True, slots=True)
 class CycleAssetRow:
-    """One asset's result in a cycle, and those of its rows that were asked for."""
+    """One asset of a cycle's result: totals over everybody, and the rows that were asked for."""
 
-    result: AssetResult
-    shown: tuple[ResultRow, ...]
+    asset: int
+    method: NettingMethod
+    obligations: int
+    gross_units: int
+    net_units: int
+    rows: tuple[ResultRow, ...]
 
 
 def cycle_results(
@@ -311,8 +315,9 @@ def cycle_results(
     found = []
     for _, value in reader.scan(Table.CYCLE_RESULTS, key_u32(number)):
         result = AssetResult.decode(value)
-        shown = tuple(row for row in result.rows if participant in (None, row.participant))
-        found.append(CycleAssetRow(result, shown))
+        rows = tuple(row for row in result.rows if participant in (None, row.participant))
+        totals = (result.obligations, result.gross, result.net)
+        found.append(CycleAssetRow(result.asset, result.method, *totals, rows))
     return tuple(found)
 
 
@@ -322,7 +327,7 @@ class ProposalRow:
 
     log_index: int
     proposal: Proposal
-    body: bytes
+    actions: bytes
     lapsed: bool
 
 
@@ -343,7 +348,8 @@ def proposals(
             return Page(tuple(rows), key)
         index, found = int.from_bytes(key, "big"), Proposal.decode(value)
         lapsed = not found.enacted and time_ms >= found.created_ms + lifetime_ms
-        rows.append(ProposalRow(index, found, reader.body(index) or b"", lapsed))
+        actions = (reader.body(index) or b"")[SALT_BYTES:]
+        rows.append(ProposalRow(index, found, actions, lapsed))
     return Page(tuple(rows))
 
 
