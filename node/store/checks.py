@@ -15,6 +15,7 @@ from clearing.errors import ClearingError, DecodeError, VerificationError
 from clearing.log import merkle
 from clearing.records.instruction import Instruction
 from clearing.records.leaves import GenesisLeaf, LeafKind, SealLeaf, body_hash, leaf_kind
+from clearing.records.redacted import RedactedSubmission
 from clearing.records.submission import Submission
 from node.store import tables
 from node.store.errors import Finding, FindingKind
@@ -110,6 +111,9 @@ class _TreeWalk:
         value = self.view.raw(Database.NODES, key)
         if value is None:
             self.findings.append(missing(Database.NODES, key, "the log has this complete subtree"))
+        elif len(value) != merkle.HASH_BYTES:
+            self.findings.append(altered(Database.NODES, key, f"it has {len(value)} bytes"))
+            return None
         return value
 
     def _parent(self, left: _Subtree, right: _Subtree) -> _Subtree:
@@ -170,12 +174,13 @@ def tree_findings(
 # -- bodies
 
 
-def must_have_body(leaf: bytes) -> bool:
-    """Return whether a leaf commits to a body.
-
-    Raises: DecodeError: not one of our leaves.
-    """
-    return leaf_kind(leaf) in (LeafKind.GENESIS, LeafKind.SUBMISSION, LeafKind.INSTRUCTION)
+def may_have_body(leaf: bytes) -> bool:
+    """Return whether a leaf commits to a body; False for what is none of our leaves."""
+    try:
+        kind = leaf_kind(leaf)
+    except DecodeError:
+        return False
+    return kind in (LeafKind.GENESIS, LeafKind.SUBMISSION, LeafKind.INSTRUCTION)
 
 
 def verify_body(leaf: bytes, body: bytes) -> None:
@@ -202,12 +207,15 @@ def body_findings(index: int, record: Record, kind: ReplicaKind) -> Iterator[Fin
     try:
         if record.body:
             verify_body(record.leaf, record.body)
-        elif must_have_body(record.leaf) and kind is ReplicaKind.FULL:
+        elif may_have_body(record.leaf) and kind is ReplicaKind.FULL:
             yield missing(name, key, "a full replica holds every body")
-    except DecodeError as error:
+    except ClearingError as error:
         yield altered(name, key, str(error))
-    except VerificationError as error:
-        yield altered(name, key, str(error))
+    try:
+        if record.redacted:
+            RedactedSubmission.decode(record.redacted).verify(Submission.of_leaf(record.leaf))
+    except ClearingError as error:
+        yield altered(Database.REDACTED, key, str(error))
 
 
 # -- seals and tip

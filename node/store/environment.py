@@ -22,6 +22,7 @@ from typing import Self, TypeVar
 
 import lmdb
 
+from clearing.errors import DecodeError
 from node.files import make_private_directory, sync_directory
 from node.store import datafile, tables
 from node.store.errors import (
@@ -196,7 +197,12 @@ class Environment:
             raise StoreSchemaError(
                 f"{self.directory} has no schema version: restore it from a copy or a peer"
             )
-        version = tables.decode_schema(tables.unguarded(Database.STORE, tables.KEY_SCHEMA, value))
+        key = tables.KEY_SCHEMA
+        try:
+            version = tables.decode_schema(tables.unguarded(Database.STORE, key, value))
+        except DecodeError as error:
+            finding = Finding(FindingKind.ALTERED, Database.STORE, key.decode(), str(error))
+            raise StoreDamagedError([finding]) from error
         if version != tables.SCHEMA_VERSION:
             raise StoreSchemaError(
                 f"{self.directory} has schema version {version}, this program reads {tables.SCHEMA_VERSION}: "

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from clearing.errors import ClearingError, DecodeError
@@ -71,21 +71,30 @@ def check_directory(
 def check_store(
     store: Store, policy: Policy | None = None, progress: Progress = silent
 ) -> list[Finding]:
-    """Check an open store at its newest block; see the module's docstring. The view stays open all the while."""
-    unknown = [name for name in store.database_names() if name not in set(map(str, tables.ALL))]
+    """Check an open store at its newest block; see the module's docstring. Its view stays open all the while."""
     what = "the store has no such table"
-    findings = [table_finding(FindingKind.SURPLUS, name, what) for name in unknown]
+    findings = [
+        table_finding(FindingKind.SURPLUS, name, what)
+        for name in store.database_names()
+        if name not in map(str, tables.ALL)
+    ]
     with store.snapshot() as view:
-        tip, tip_findings = checks.read_tip(view)
-        findings += tip_findings
-        findings += _store_findings(view)
-        if tip is not None:
-            log = list(_log_findings(view, tip, progress))
-            findings += log
-            findings += _state_findings(view, tip, log, progress)
-        findings += _head_findings(view, store.directory)
-        findings += _checkpoint_findings(view, tip, policy, progress)
-        findings += _cosignature_findings(view, tip, policy)
+        return findings + check_view(view, store.directory, policy, progress)
+
+
+def check_view(
+    view: View, directory: Path, policy: Policy | None = None, progress: Progress = silent
+) -> list[Finding]:
+    """Check what one view shows, and the signed heads' file in `directory`."""
+    tip, findings = checks.read_tip(view)
+    findings += _store_findings(view)
+    if tip is not None:
+        log = list(_log_findings(view, tip, progress))
+        findings += log
+        findings += _state_findings(view, tip, log, progress)
+    findings += _head_findings(view, directory)
+    findings += _checkpoint_findings(view, policy, progress)
+    findings += _cosignature_findings(view, policy)
     return list(dict.fromkeys(findings))
 
 
@@ -94,30 +103,41 @@ def check_store(
 
 def _log_findings(view: View, tip: Tip, progress: Progress) -> Iterator[Finding]:
     yield from checks.tip_findings(view, tip)
-    yield from checks.tree_findings(view, 0, tip.log_size, tip.log_root, progress)
+    tree = checks.tree_findings(view, 0, tip.log_size, tip.log_root, progress)
+    yield from tree
     for name in _BY_INDEX:
         yield from _beyond(view, name, tip.log_size)
     yield from _beyond(view, Database.NODES, tables.node_count(tip.log_size))
     yield from _beyond(view, Database.SEALS, tip.height + 1)
-    withheld = 0
+    damaged = [finding.key for finding in tree if finding.table == Database.LEAVES]
+    yield from _body_findings(view, tip, damaged, progress)
+    yield from _held_twice(view)
+    if damaged:
+        what = "leaves are damaged: where blocks end cannot be told"
+        yield table_finding(FindingKind.NOT_CHECKED, Database.SEALS, what)
+        return
     try:
         for block in stored_blocks(view):
             yield from checks.seal_findings(view, block.height, block.first_index, block.end)
-            for index, record in enumerate(block.records, block.first_index):
-                yield from checks.body_findings(index, record, tip.kind)
-                withheld += not record.body and checks.must_have_body(record.leaf)
-            progress("bodies", block.end, tip.log_size)
     except ReplayError as error:
         key = f"index {error.first_index}"
         yield Finding(FindingKind.DAMAGED, Database.LEAVES, key, str(error))
-    yield from _held_twice(view)
+
+
+def _body_findings(
+    view: View, tip: Tip, damaged: Sequence[str], progress: Progress
+) -> Iterator[Finding]:
+    """Check the bodies of all leaves but the damaged ones, whose commitments mean nothing."""
+    withheld = 0
+    for index in range(tip.log_size):
+        if tables.key_text(Database.LEAVES, u64(index)) not in damaged:
+            record = view.record(index)
+            yield from checks.body_findings(index, record, tip.kind)
+            withheld += not record.body and checks.may_have_body(record.leaf)
+        progress("bodies", index + 1, tip.log_size)
     if withheld and tip.kind is ReplicaKind.WITNESS:
         what = f"{withheld} bodies are withheld from this witness"
         yield table_finding(FindingKind.NOT_CHECKED, Database.BODIES, what)
-    redacted = view.count(Database.REDACTED)
-    if redacted:
-        what = f"{redacted} redacted bodies, which the witness verified when it received them"
-        yield table_finding(FindingKind.NOT_CHECKED, Database.REDACTED, what)
 
 
 def _beyond(view: View, name: Database, end: int) -> Iterator[Finding]:
@@ -260,11 +280,12 @@ def _own_checkpoint_text(view: View, note: Note, size: int) -> None:
 
 
 def _checkpoint_findings(
-    view: View, tip: Tip | None, policy: Policy | None, progress: Progress
+    view: View, policy: Policy | None, progress: Progress
 ) -> Iterator[Finding]:
     total = view.count(Database.CHECKPOINTS)
+    log_size = view.count(Database.LEAVES)
     for done, (key, value) in enumerate(view.items(Database.CHECKPOINTS), 1):
-        if tip is None or len(key) != 8 or number_of(key) > tip.log_size:
+        if len(key) != 8 or number_of(key) > log_size:
             yield surplus(Database.CHECKPOINTS, key, "the log has no such size")
             continue
         try:
@@ -280,11 +301,12 @@ def _checkpoint_findings(
         yield table_finding(FindingKind.NOT_CHECKED, Database.CHECKPOINTS, what)
 
 
-def _cosignature_findings(view: View, tip: Tip | None, policy: Policy | None) -> Iterator[Finding]:
+def _cosignature_findings(view: View, policy: Policy | None) -> Iterator[Finding]:
     total = view.count(Database.COSIGNATURES)
+    log_size = view.count(Database.LEAVES)
     for key, value in view.items(Database.COSIGNATURES):
         size = number_of(key[:8])
-        if tip is None or len(key) < 13 or size > tip.log_size:
+        if len(key) < 13 or size > log_size:
             yield surplus(Database.COSIGNATURES, key, "the log has no such size")
             continue
         try:
