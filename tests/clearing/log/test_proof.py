@@ -79,6 +79,21 @@ def test_a_receipt_fails_for_another_leaf_index_or_policy():
         unwitnessed.check(LEAVES[5], POLICY)
 
 
+def test_many_receipts_verify_under_one_trusted_checkpoint():
+    trusted = PROOF.check(LEAVES[5], POLICY).checkpoint
+    for index, leaf in enumerate(LEAVES):
+        LogProof.make(index, NOTE, TREE).verify_under(trusted, leaf)
+    with pytest.raises(VerificationError):
+        PROOF.verify_under(trusted, LEAVES[6])
+    for other in (
+        Checkpoint(trusted.origin, SIZE - 1, trusted.root),
+        Checkpoint("other", SIZE, trusted.root),
+        Checkpoint(trusted.origin, SIZE, trusted.root, ("extension",)),
+    ):
+        with pytest.raises(VerificationError, match="another checkpoint"):
+            PROOF.verify_under(other, LEAVES[5])
+
+
 def test_a_receipt_under_a_checkpoint_before_the_leaf_cannot_be_made():
     with pytest.raises(VerificationError):
         LogProof.make(SIZE, NOTE, TREE)
