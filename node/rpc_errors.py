@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -37,6 +38,9 @@ DOMAIN = "clearing.v1"
 DETAILS_KEY = "grpc-status-details-bin"
 DETAILS_BYTES_MAX = 6_000
 """Details travel in a header; 8 KiB of headers is what peers take by default, base64 included."""
+
+MESSAGE_CHARS_MAX = 500
+"""Messages travel in a header, twice."""
 
 NOT_SERVING_RETRY_MS = 1_000
 
@@ -177,6 +181,14 @@ class RpcError(Exception):
     retry_after_ms: int | None = None
     metadata: dict[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Keep the message short enough for a header."""
+        self.message = self.message[:MESSAGE_CHARS_MAX]
+
+    def __str__(self) -> str:
+        """Return reason, message and remedy in one line."""
+        return f"{self.reason}: {self.message}. {self.remedy}"
+
     @property
     def code(self) -> RejectCode | None:
         """The reject code, where the ledger's rules refused; None where the node did."""
@@ -260,11 +272,12 @@ _NUMBER_OF_STATUS: dict[grpc.StatusCode, int] = {
 _STATUS_OF_NUMBER = {number: status for status, number in _NUMBER_OF_STATUS.items()}
 
 
-def _packed(
-    message: error_details_pb2.ErrorInfo
-    | error_details_pb2.BadRequest
-    | error_details_pb2.RetryInfo,
-) -> AnyMessage:
+Detail: TypeAlias = (
+    error_details_pb2.ErrorInfo | error_details_pb2.BadRequest | error_details_pb2.RetryInfo
+)
+
+
+def _packed(message: Detail) -> AnyMessage:
     wrapped = AnyMessage()
     wrapped.Pack(message)
     return wrapped
@@ -317,40 +330,46 @@ def decode_details(status: grpc.StatusCode, message: str, details: bytes | None)
     """
     if details is None:
         return None
-    try:
-        parsed = status_pb2.Status.FromString(details)
-    except ProtobufDecodeError:
-        return None
     info = error_details_pb2.ErrorInfo()
     bad = error_details_pb2.BadRequest()
     retry = error_details_pb2.RetryInfo()
-    found = {
-        part.TypeName()
-        for part in parsed.details
-        for kind in (info, bad, retry)
-        if part.Is(kind.DESCRIPTOR) and part.Unpack(kind)
-    }
+    try:
+        parsed = status_pb2.Status.FromString(details)
+        _unpack(parsed, info)
+        _unpack(parsed, bad)
+        has_retry = _unpack(parsed, retry)
+    except ProtobufDecodeError:
+        return None
     if info.domain != DOMAIN:
         return None
     metadata = dict(info.metadata)
-    number, bad_items = metadata.pop("number", "0"), metadata.pop("bad_items", "0")
-    retry_after_ms = None
-    if retry.DESCRIPTOR.full_name in found:
-        retry_after_ms = retry.retry_delay.seconds * 1000 + retry.retry_delay.nanos // 1_000_000
+    number, bad_items = _count(metadata.pop("number", "")), _count(metadata.pop("bad_items", ""))
+    delay = retry.retry_delay
     return RpcError(
         _STATUS_OF_NUMBER.get(parsed.code, status),
         parsed.message or message,
         info.reason,
         metadata.pop("remedy", ""),
-        number=int(number) if number.isdecimal() else 0,
+        number=max(number, 0),
         items=tuple(_item_of(violation) for violation in bad.field_violations),
-        bad_items=int(bad_items) if bad_items.isdecimal() else 0,
-        retry_after_ms=retry_after_ms,
+        bad_items=max(bad_items, 0),
+        retry_after_ms=delay.seconds * 1000 + delay.nanos // 1_000_000 if has_retry else None,
         metadata=metadata,
     )
+
+
+def _unpack(status: status_pb2.Status, into: Detail) -> bool:
+    """Fill `into` from the first detail of its type; return whether there is one."""
+    part = next((part for part in status.details if part.Is(into.DESCRIPTOR)), None)
+    return part is not None and bool(part.Unpack(into))
+
+
+def _count(text: str) -> int:
+    """Return a short ASCII decimal, or -1 for anything else."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 10 else -1
 
 
 def _item_of(violation: error_details_pb2.BadRequest.FieldViolation) -> tuple[int, RejectCode]:
     number = violation.field.removeprefix("items[").removesuffix("]")
     code = RejectCode.__members__.get(violation.reason, RejectCode.MALFORMED)
-    return (int(number) if number.isdecimal() else -1, code)
+    return (_count(number), code)
