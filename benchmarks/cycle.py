@@ -19,6 +19,7 @@ from clearing.records.instruction import InstructionKind
 from clearing.records.obligation import DTYPE
 from clearing.records.transaction import Transaction
 from clearing.state import State
+from clearing.netting.warm import warm as warm_up
 from node.store.store import Store
 
 
@@ -77,6 +78,7 @@ def run(*, quick: bool) -> list[Figure]:
     total, items, participants, assets = (100_000 if quick else 1_000_000), 10_000, 500, 3
     rng = np.random.default_rng(7)
     affirm, cut_off = Samples(), Samples()
+    warm_up()
     with tempfile.TemporaryDirectory() as directory:
         driver = Driver(pathlib.Path(directory), participants, assets)
         affirmations = []
