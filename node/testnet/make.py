@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,6 +42,7 @@ from node.testnet.processes import LOOPBACK, free_ports, is_free
 
 _VALIDITY_DAYS = 3_650
 _HOSTS = (LOOPBACK, "localhost")
+_DISK_THREADS = 8
 
 
 def make_network(
@@ -63,10 +65,7 @@ def make_network(
         network.path / AUTHORITY_NAME, NETWORK_NAME, Validity.days_from_now(_VALIDITY_DAYS + 1)
     )
     _make_nodes(network, authority, validity, report)
-    registered = []
-    for number, party in enumerate(network.parties, 1):
-        registered.append(_make_identity(network, party, number, authority, validity))
-        report(party.name)
+    registered = _make_identities(network, authority, validity, report)
     actions = [
         *(Action(ActionKind.ADD_PARTICIPANT, party) for party in registered),
         *(Action(ActionKind.ADD_ASSET, asset) for asset in ASSETS),
@@ -106,6 +105,22 @@ def _make_nodes(
     for directory in (network.path, *(network.node_path(name) for name in network.ports)):
         create_file(directory / POLICY_NAME, policy, PUBLIC_MODE)
     create_file(network.log_vkey_path, (log.vkey + "\n").encode(), PUBLIC_MODE)
+
+
+def _make_identities(
+    network: LocalNetwork, authority: Authority, validity: Validity, done: Callable[[str], None]
+) -> list[Participant]:
+    """Make every party's identity, several at a time since each waits for the disk; returns them in order."""
+    with ThreadPoolExecutor(_DISK_THREADS) as pool:
+        made = pool.map(
+            lambda numbered: _make_identity(network, numbered[1], numbered[0], authority, validity),
+            enumerate(network.parties, 1),
+        )
+        registered = []
+        for participant in made:
+            registered.append(participant)
+            done(participant.name)
+    return registered
 
 
 def _make_identity(
