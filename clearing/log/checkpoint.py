@@ -8,15 +8,16 @@ Source: C2SP tlog-checkpoint v1.0.0.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from clearing.errors import DecodeError
-from clearing.log.text import UINT64_MAX, decode_decimal, decode_hash, encode_base64
-
-_UNPRINTABLE = re.compile(
-    "[\x00-\x1f\ud800-\udfff]"
-)  # controls, and halves of characters that UTF-8 cannot carry
+from clearing.log.text import (
+    UINT64_MAX,
+    decode_decimal,
+    decode_hash,
+    encode_base64,
+    is_printable_line,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +72,3 @@ class Checkpoint:
             decode_hash(root, "checkpoint root"),
             tuple(extensions),
         )
-
-
-def is_printable_line(line: str) -> bool:
-    """Return whether `line` can stand in a signed note: valid Unicode without ASCII controls."""
-    return _UNPRINTABLE.search(line) is None

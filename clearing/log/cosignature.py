@@ -104,7 +104,7 @@ def verify_blob(key: VerifierKey, text: str, blob: bytes) -> None:
         timestamp_s, signature = split_blob(key.type, blob)
         message = signed_message(key, text, timestamp_s)
     except DecodeError as error:
-        raise VerificationError(f"signature of {key.name}+{key.key_id.hex()}: {error}") from error
+        raise VerificationError(f"signature of {key.label}: {error}") from error
     try:
         if key.type is SignatureType.COSIGNATURE_ML_DSA_44:
             MLDSA44PublicKey.from_public_bytes(key.public_key).verify(signature, message)
@@ -114,6 +114,4 @@ def verify_blob(key: VerifierKey, text: str, blob: bytes) -> None:
         InvalidSignature,
         ValueError,
     ) as error:  # ValueError: bytes that are no point of the curve
-        raise VerificationError(
-            f"signature of {key.name}+{key.key_id.hex()} does not verify"
-        ) from error
+        raise VerificationError(f"signature of {key.label} does not verify") from error

@@ -17,8 +17,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from clearing.errors import DecodeError
-from clearing.log.checkpoint import is_printable_line
-from clearing.log.text import decode_base64, encode_base64
+from clearing.log.text import decode_base64, encode_base64, is_printable_line
 
 KEY_ID_BYTES = 4
 
@@ -81,6 +80,11 @@ class VerifierKey:
             )
         material = self.name.encode() + b"\n" + bytes([self.type]) + self.public_key
         object.__setattr__(self, "key_id", hashlib.sha256(material).digest()[:KEY_ID_BYTES])
+
+    @property
+    def label(self) -> str:
+        """Name and key id for messages, with whatever could upset a terminal escaped."""
+        return f"{self.name!r} (key id {self.key_id.hex()})"
 
     @property
     def vkey(self) -> str:

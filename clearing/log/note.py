@@ -12,10 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from clearing.errors import DecodeError, VerificationError, invariant
-from clearing.log.checkpoint import is_printable_line
 from clearing.log.cosignature import encode_blob, signed_message, split_blob, verify_blob
 from clearing.log.keys import KEY_ID_BYTES, Signer, VerifierKey, check_key_name
-from clearing.log.text import decode_base64, decode_utf8, encode_base64
+from clearing.log.text import decode_base64, decode_utf8, encode_base64, is_printable_line
 
 NOTE_BYTES_MAX = 1_000_000
 SIGNATURES_MAX = 100
@@ -132,9 +131,7 @@ class Note:
         known: dict[tuple[str, bytes], VerifierKey] = {}
         for key in keys:
             if known.setdefault((key.name, key.key_id), key) != key:
-                raise VerificationError(
-                    f"two different keys are known as {key.name}+{key.key_id.hex()}"
-                )
+                raise VerificationError(f"two different keys are known as {key.label}")
         verified = []
         for signature in self.signatures:
             signer = known.get((signature.name, signature.key_id))

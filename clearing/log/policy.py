@@ -25,8 +25,8 @@ POLICY_BYTES_MAX = 1_000_000
 ENTRIES_MAX = 1024  # of logs, of witnesses, of groups; C2SP asks for at least 32 of each
 
 _WITNESS_TYPES = (SignatureType.COSIGNATURE_ED25519, SignatureType.COSIGNATURE_ML_DSA_44)
-_NOT_IN_TOKENS = re.compile("[\x00-\x20\x7f]")
-_NOT_IN_LINES = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
+_NOT_IN_TOKENS = re.compile(r"[\x00-\x20\x7f]")
+_NOT_IN_LINES = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class Policy:
         _check_keys("witness", [witness.key for witness in self.witnesses])
         for witness in self.witnesses:
             if witness.key.type not in _WITNESS_TYPES:
-                raise DecodeError(f"witness {witness.name} needs a cosignature key (type 4 or 6)")
+                raise DecodeError(f"witness {witness.name!r} needs a cosignature key (type 4 or 6)")
         urls = [log.url for log in self.logs] + [witness.url for witness in self.witnesses]
         for url in filter(None, urls):
             _check_token(url, "URL")
@@ -182,10 +182,11 @@ class Policy:
             group = groups[name]
             absent = [member for member in group.members if member not in satisfied]
             present = len(group.members) - len(absent)
-            reasons.append(f"{name} has {present} of {group.threshold}, lacks {', '.join(absent)}")
+            lacks = ", ".join(map(repr, absent))
+            reasons.append(f"{name!r} has {present} of {group.threshold}, lacks {lacks}")
             pending.extend(reversed(absent))
         why = "; ".join(reasons) or "that witness has not cosigned"
-        raise VerificationError(f"quorum {self.quorum} is not met: {why}")
+        raise VerificationError(f"quorum {self.quorum!r} is not met: {why}")
 
 
 class _Names:
@@ -197,24 +198,24 @@ class _Names:
     def define(self, name: str) -> None:
         _check_token(name, "name")
         if name == QUORUM_NONE or name in self._is_member:
-            raise DecodeError(f"name {name} is taken")
+            raise DecodeError(f"name {name!r} is taken")
         self._is_member[name] = False
 
     def define_group(self, group: Group) -> None:
         size = len(group.members)
         if not 1 <= group.threshold <= size:
-            raise DecodeError(f"group {group.name} cannot ask for {group.threshold} of {size}")
+            raise DecodeError(f"group {group.name!r} cannot ask for {group.threshold} of {size}")
         for member in group.members:
             if member not in self._is_member:
-                raise DecodeError(f"member {member} of {group.name} is not defined before it")
+                raise DecodeError(f"member {member!r} of {group.name!r} is not defined before it")
             if self._is_member[member]:
-                raise DecodeError(f"{member} is already a member; one name may be so only once")
+                raise DecodeError(f"{member!r} is a member already; a name may be one only once")
             self._is_member[member] = True
         self.define(group.name)
 
     def check_quorum(self, name: str) -> None:
         if name != QUORUM_NONE and name not in self._is_member:
-            raise DecodeError(f"quorum {name} is not defined before it")
+            raise DecodeError(f"quorum {name!r} is not defined before it")
 
 
 @dataclass(slots=True)
@@ -275,6 +276,6 @@ def _check_keys(what: str, keys: Iterable[VerifierKey]) -> None:
     for key in keys:
         if key.public_key in names:
             raise DecodeError(
-                f"{what} keys named {names[key.public_key]} and {key.name} are the same key"
+                f"{what} keys named {names[key.public_key]!r} and {key.name!r} are the same key"
             )
         names[key.public_key] = key.name

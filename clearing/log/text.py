@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 
 from clearing.errors import DecodeError
 
 UINT64_MAX = (1 << 64) - 1
 _DECIMAL_DIGITS_MAX = 20  # of 2**64 - 1
+# Controls, and halves of characters, which UTF-8 cannot carry.
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\ud800-\udfff]")
 
 
 def encode_base64(data: bytes) -> str:
@@ -71,3 +74,8 @@ def decode_utf8(data: bytes, what: str) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise DecodeError(f"{what} is not UTF-8") from error
+
+
+def is_printable_line(line: str) -> bool:
+    """Return whether `line` can stand in a signed note: valid Unicode without ASCII controls."""
+    return _UNPRINTABLE.search(line) is None

@@ -86,12 +86,19 @@ def test_a_quorum_of_the_example_is_accepted(numbers):
     [
         (
             (0, 1),
-            ["X-and-Y has 1 of 2, lacks Y-witnesses", "Y-witnesses has 0 of 1, lacks Y1, Y2, Y3"],
+            [
+                "'X-and-Y' has 1 of 2, lacks 'Y-witnesses'",
+                "'Y-witnesses' has 0 of 1, lacks 'Y1', 'Y2', 'Y3'",
+            ],
         ),
-        ((0, 3, 4, 5), ["X-witnesses has 1 of 2, lacks X2, X3"]),
+        ((0, 3, 4, 5), ["'X-witnesses' has 1 of 2, lacks 'X2', 'X3'"]),
         (
             (),
-            ["lacks X-witnesses, Y-witnesses", "X-witnesses has 0 of 2", "Y-witnesses has 0 of 1"],
+            [
+                "lacks 'X-witnesses', 'Y-witnesses'",
+                "'X-witnesses' has 0 of 2",
+                "'Y-witnesses' has 0 of 1",
+            ],
         ),
     ],
 )
@@ -147,7 +154,7 @@ def test_one_bad_line_of_a_known_witness_rejects_the_note():
 def test_a_witness_counts_once_however_often_it_signs():
     policy = Policy.parse(EXAMPLE)
     again = [sign(TEXT, WITNESSES[0], time_s) for time_s in (9, 1700000007, 8)]
-    with pytest.raises(VerificationError, match="X-witnesses has 1 of 2"):
+    with pytest.raises(VerificationError, match="'X-witnesses' has 1 of 2"):
         policy.check(note_of(0, 3).with_signatures(*again))
     quorum = policy.check(note_of(0, 1, 3).with_signatures(*again))
     assert quorum.cosignatures["X1"].timestamp_s == 1700000007
@@ -200,7 +207,7 @@ def test_quorums_are_judged_as_defined_and_policies_round_trip(policy, numbers):
         counted = policy.check(note).cosignatures
         assert set(counted) == {w.name for w in policy.witnesses} & cosigned
     else:
-        with pytest.raises(VerificationError, match=f"quorum {policy.quorum} is not met"):
+        with pytest.raises(VerificationError, match=f"quorum '{policy.quorum}' is not met"):
             policy.check(note)
 
 
@@ -215,8 +222,8 @@ A, B = W[0], W[1]
         ("\n", "no quorum line"),
         (f"witness a {A}\n", "no quorum line"),
         ("quorum none\nquorum none\n", "line 2: there is a quorum line already"),
-        ("quorum a\n", "line 1: quorum a is not defined"),
-        (f"quorum a\nwitness a {A}\n", "line 1: quorum a is not defined"),
+        ("quorum a\n", "line 1: quorum 'a' is not defined"),
+        (f"quorum a\nwitness a {A}\n", "line 1: quorum 'a' is not defined"),
         ("quorum\n", "line 1: expected"),
         ("quorum none none\n", "line 1: expected"),
         ("Quorum none\n", "line 1: expected"),
@@ -225,25 +232,25 @@ A, B = W[0], W[1]
         ("log\n", "line 1: expected"),
         (f"log {LOG.key.vkey} url more\n", "line 1: expected"),
         ("log rubbish\n", "line 1: verifier key"),
-        (f"witness none {A}\nquorum none\n", "line 1: name none is taken"),
-        (f"witness a {A}\nwitness a {B}\nquorum a\n", "line 2: name a is taken"),
-        (f"witness a {A}\ngroup a any a\nquorum a\n", "line 2: name a is taken"),
+        (f"witness none {A}\nquorum none\n", "line 1: name 'none' is taken"),
+        (f"witness a {A}\nwitness a {B}\nquorum a\n", "line 2: name 'a' is taken"),
+        (f"witness a {A}\ngroup a any a\nquorum a\n", "line 2: name 'a' is taken"),
         (f"witness a {A}\nwitness b {A}\nquorum a\n", "the same key"),
         (f"witness a {LOG.key.vkey}\nquorum a\n", "cosignature key"),
         (f"log {LOG.key.vkey}\nlog {LOG.key.vkey}\nquorum none\n", "the same key"),
-        (f"witness a {A}\ngroup g 0 a\nquorum g\n", "line 2: group g cannot ask for 0 of 1"),
-        (f"witness a {A}\ngroup g 2 a\nquorum g\n", "line 2: group g cannot ask for 2 of 1"),
+        (f"witness a {A}\ngroup g 0 a\nquorum g\n", "line 2: group 'g' cannot ask for 0 of 1"),
+        (f"witness a {A}\ngroup g 2 a\nquorum g\n", "line 2: group 'g' cannot ask for 2 of 1"),
         (f"witness a {A}\ngroup g -1 a\nquorum g\n", "line 2: threshold"),
         (f"witness a {A}\ngroup g 01 a\nquorum g\n", "line 2: threshold"),
         (f"witness a {A}\ngroup g some a\nquorum g\n", "line 2: threshold"),
         ("group g any\nquorum g\n", "line 1: expected"),
-        ("group g any g\nquorum g\n", "line 1: member g of g is not defined"),
-        (f"group g any a\nwitness a {A}\nquorum g\n", "line 1: member a of g is not defined"),
-        (f"witness a {A}\ngroup g any none\nquorum g\n", "line 2: member none"),
-        (f"witness a {A}\ngroup g any a a\nquorum g\n", "line 2: a is already a member"),
+        ("group g any g\nquorum g\n", "line 1: member 'g' of 'g' is not defined"),
+        (f"group g any a\nwitness a {A}\nquorum g\n", "line 1: member 'a' of 'g' is not defined"),
+        (f"witness a {A}\ngroup g any none\nquorum g\n", "line 2: member 'none'"),
+        (f"witness a {A}\ngroup g any a a\nquorum g\n", "line 2: 'a' is a member already"),
         (
             f"witness a {A}\ngroup g any a\ngroup h any a\nquorum h\n",
-            "line 3: a is already a member",
+            "line 3: 'a' is a member already",
         ),
         ("quorum none\r\n", "line 1: control characters"),
         ("# \x00\nquorum none\n", "line 1: control characters"),
@@ -267,7 +274,7 @@ def test_octets_above_127_are_opaque_and_kept():
     data = b"witness " + name + b" " + A.encode() + b" h\xe9\nquorum " + name + b"\n"
     assert Policy.parse(b"# \x80\n" + data).encode() == data
     kelvin = f"witness \u212a {A}\nquorum K\n".encode()
-    with pytest.raises(DecodeError, match="quorum K"):
+    with pytest.raises(DecodeError, match="quorum 'K'"):
         Policy.parse(kelvin)
 
 
@@ -297,11 +304,22 @@ def test_policies_of_32_and_more_entries_are_taken_up_to_a_limit():
         Policy.parse(b"#" * 1_000_001 + b"\n")
 
 
+def test_names_that_could_upset_a_terminal_are_escaped_in_messages():
+    name = b"\xff\xc2\x9b"
+    data = b"log " + LOG.key.vkey.encode() + b"\nwitness " + name + b" " + A.encode() + b"\n"
+    with pytest.raises(VerificationError) as caught:
+        Policy.parse(data + b"group g all " + name + b"\nquorum g\n").check(note_of(1))
+    assert str(caught.value).isascii()
+    with pytest.raises(DecodeError) as refused:
+        Policy.parse(data + b"quorum " + name + b"\xfe\n")
+    assert str(refused.value).isascii()
+
+
 def test_deep_nesting_needs_no_recursion():
     depth = ENTRIES_MAX
     lines = [f"log {LOG.key.vkey}", f"witness n {A}", "group g0 all n"]
     lines += [f"group g{i} all g{i - 1}" for i in range(1, depth)]
     policy = Policy.parse("\n".join([*lines, f"quorum g{depth - 1}\n"]).encode())
     policy.check(note_of(0))
-    with pytest.raises(VerificationError, match="g0 has 0 of 1, lacks n"):
+    with pytest.raises(VerificationError, match="'g0' has 0 of 1, lacks 'n'"):
         policy.check(note_of(1))

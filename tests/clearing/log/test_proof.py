@@ -75,7 +75,7 @@ def test_a_receipt_fails_for_another_leaf_index_or_policy():
     with pytest.raises(VerificationError):
         PROOF.check(LEAVES[5], Policy.of_log(log_signer(b"\x01" * 32).key))
     unwitnessed = LogProof.make(5, Note(TEXT, NOTE.signatures[:1]), TREE)
-    with pytest.raises(VerificationError, match="quorum w1"):
+    with pytest.raises(VerificationError, match="quorum 'w1'"):
         unwitnessed.check(LEAVES[5], POLICY)
 
 
