@@ -1,10 +1,11 @@
-"""Identifiers of parties and assets: LEI, DTI, CAIP-2 and CAIP-19, with exactly one accepted spelling each.
+"""Identifiers of parties and assets, each with one spelling: LEI, DTI, CAIP-2 and CAIP-19.
 
-Lives here: grammar, check characters and canonical spelling. May not live here: which identifiers are registered
-(rules/), how wide they are in a record (records/).
+Lives here: grammar, check characters and canonical spelling. May not live here: which identifiers
+are registered (rules/), how wide they are in a record (records/).
 
-Invariant: two spellings of one party or asset never both pass, because they would become two parties or two assets.
-Each refusal is a DecodeError whose sentence says what to write instead; the text itself is shown at most 64 characters.
+Invariant: two spellings of one party or asset never both pass, because they would become two
+parties or two assets. Each refusal is a DecodeError whose sentence says what to write instead; the
+text itself is shown at most 64 characters.
 """
 
 from __future__ import annotations
@@ -53,8 +54,9 @@ def _shown(text: str) -> str:
 def make_lei(base: str) -> str:
     """Return the legal entity identifier of 18 characters `base`, its two check digits appended.
 
-    The check digits are ISO 7064 MOD 97-10 over the base with letters A to Z read as 10 to 35. Positions 5 and 6 are
-    free: LEIs registered before 2014 do not hold the "00" that later practice put there.
+    The check digits are ISO 7064 MOD 97-10 over the base with letters A to Z read as 10 to 35.
+    Positions 5 and 6 are free: LEIs registered before 2014 do not hold the "00" that later practice
+    put there.
     Raises: DecodeError: `base` is not 18 characters of 0-9 and A-Z.
     Source: ISO 17442-1; ISO/IEC 7064.
     """
@@ -67,8 +69,8 @@ def make_lei(base: str) -> str:
 def check_lei(text: str) -> None:
     """Accept `text` when it is a legal entity identifier: 20 characters, check digits right.
 
-    Check digits 00, 01 and 99 are refused although the remainder may be 1: they would be second spellings of 97, 98
-    and 02, which are what ISO 7064 computes.
+    Check digits 00, 01 and 99 are refused although the remainder may be 1: they would be second
+    spellings of 97, 98 and 02, which are what ISO 7064 computes.
     Raises: DecodeError: wrong length, characters or check digits; the sentence says which.
     Source: ISO 17442-1; ISO/IEC 7064.
     """
@@ -104,7 +106,7 @@ def dti_check_character(base: str) -> str:
 
 
 def check_dti(text: str) -> None:
-    """Accept `text` when it is a digital token identifier: 9 characters, check character right or grandfathered.
+    """Accept `text` when it is a digital token identifier: 9 characters, the last a check.
 
     Raises: DecodeError: wrong length, characters or check character; the sentence says which.
     Source: ISO 24165-1; `DTI_GRANDFATHERED`.
@@ -136,7 +138,7 @@ class ChainId:
 
 @dataclass(frozen=True, slots=True)
 class AssetType:
-    """A CAIP-19 asset type: the chain it lives on, the asset `namespace` (slip44, erc20) and its `reference`.
+    """A CAIP-19 asset type: chain, asset `namespace` (slip44, erc20) and `reference` in it.
 
     Made by `parse_caip19`; str() gives the canonical text.
     """
@@ -153,7 +155,8 @@ class AssetType:
 def parse_caip2(text: str) -> ChainId:
     """Parse a CAIP-2 chain identifier; the accepted text is canonical.
 
-    eip155 references are decimal without leading zeros; bip122 references are 32 lower-case hex digits.
+    eip155 references are decimal without leading zeros; bip122 references are 32 lower-case hex
+    digits.
     Raises: DecodeError: not the grammar, or a second spelling; the sentence says what to write.
     Source: CAIP-2; namespaces.chainagnostic.org eip155 and bip122.
     """
@@ -191,13 +194,16 @@ def _check_percent(reference: str, text: str) -> None:
 
 
 def parse_caip19(text: str) -> AssetType:
-    """Parse a CAIP-19 asset type and return it in canonical form: EVM contract addresses in lower case.
+    """Parse a CAIP-19 asset type into canonical form: EVM contract addresses in lower case.
 
-    The EIP-55 capitals of an EVM address are accepted and dropped, not checked (that takes Keccak-256, which the
-    standard library lacks): whoever enters an address compares it with the issuer's. Asset identifiers with a token
-    number (`.../erc721:0x.../7`) are refused: what is cleared here is fungible.
-    Raises: DecodeError: not the grammar, or a spelling that cannot be made canonical; the sentence says what to write.
-    Source: CAIP-19, CAIP-20 (slip44); namespaces.chainagnostic.org eip155; RFC 3986 section 6.2.2 (percent signs).
+    The EIP-55 capitals of an EVM address are accepted and dropped, not checked (that takes
+    Keccak-256, which the standard library lacks): whoever enters an address compares it with the
+    issuer's. Asset identifiers with a token number (`.../erc721:0x.../7`) are refused: what is
+    cleared here is fungible.
+    Raises: DecodeError: not the grammar, or a spelling that cannot be made canonical; the sentence
+    says what to write.
+    Source: CAIP-19, CAIP-20 (slip44); namespaces.chainagnostic.org eip155; RFC 3986 section 6.2.2
+    (percent signs).
     """
     if len(text) > CAIP19_LENGTH_MAX:
         raise DecodeError(

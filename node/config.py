@@ -1,7 +1,7 @@
 """The configuration of one node: every key with its unit, default and reason.
 
-Lives here: `NodeConfig` and its file, node.toml. May not live here: secrets (only their paths), ledger parameters that
-governance sets (clearing.params), or anything read from the environment.
+Lives here: `NodeConfig` and its file, node.toml. May not live here: secrets (only their paths),
+ledger parameters that governance sets (clearing.params), or anything read from the environment.
 Invariant: a NodeConfig in hand has been checked, whether it came from a file or from code.
 """
 
@@ -55,9 +55,10 @@ class LogLevel(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeConfig:
-    """Everything that one node must be told; paths are absolute, or relative to the process's directory.
+    """Everything that one node must be told; relative paths count from the process's directory.
 
-    Raises: SetupError: a value out of its range, or settings that contradict each other; it names the key.
+    Raises: SetupError: a value out of its range, or settings that contradict each other; it names
+    the key.
     """
 
     network: str = field(
@@ -207,7 +208,7 @@ class NodeConfig:
 
 
 def parse_config(text: str, *, source: str, base: Path) -> NodeConfig:
-    """Read a node's configuration from TOML; `source` names it in errors, relative paths count from `base`.
+    """Read TOML; `source` names it in errors, relative paths count from `base`.
 
     Raises: SetupError: with the key's name and what to write.
     """
@@ -223,7 +224,7 @@ def load_config(path: Path) -> NodeConfig:
 
 
 def write_config(path: Path, config: NodeConfig, *, replace: bool = False) -> None:
-    """Write a configuration file with every key explained; paths under its directory are written relative to it.
+    """Write a configuration file, every key explained; paths under its directory are relative.
 
     An existing file is kept unless `replace`.
     Raises: SetupError: the file exists, or cannot be written.

@@ -1,10 +1,11 @@
-"""What an operator should know before starting a node, or when one behaves oddly: each finding with its remedy.
+"""What an operator should know before starting a node, or when one behaves oddly.
 
-Lives here: checks of a node's files, certificate, keys, clock, disk and libraries. May not live here: printing (cli),
-the database itself (store and `audit fsck`): what is known of it is passed in.
+Lives here: checks of a node's files, certificate, keys, clock, disk and libraries. May not live
+here: printing (cli), the database itself (store and `audit fsck`): what is known of it is passed
+in.
 
-Invariants: a check that fails is a finding, never an exception; nothing is changed, but for a file that `fsync`
-writes, measures and removes; no finding shows secret bytes.
+Invariants: a check that fails is a finding, never an exception; nothing is changed, but for a file
+that `fsync` writes, measures and removes; no finding shows secret bytes.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ CLOCK_TOLERANCE_MS = 1_000
 
 FSYNC_WRITES = 16
 FSYNC_MS_MAX = 50.0
-"""Median above which a node is too slow for its promises: submitted to final in 500 ms takes several in a row."""
+"""Median above which a node is too slow for its promises: submitted to final in 500 ms takes
+several in a row."""
 
 MAP_PERCENT_MAX = 90
 """Use of the map above which it will grow soon."""
@@ -48,7 +50,7 @@ _REQUIREMENT = re.compile(r"(?P<name>[-._A-Za-z0-9]+)(?P<bound>>=[0-9.]+)")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One check's result: its stable name, whether it passed, and a sentence with what was seen and what to do."""
+    """One check's result: stable name, whether it passed, what was seen and what to do."""
 
     name: str
     ok: bool
@@ -57,7 +59,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class StoreFacts:
-    """What is known of the node's database, if there is one: time of the last block, use and size of the map."""
+    """What is known of a node's database: time of the last block, use and size of the map."""
 
     last_block_time_ms: int
     map_used_bytes: int
@@ -70,10 +72,10 @@ def examine(
     store: StoreFacts | None = None,
     passphrase: Passphrase | None = None,
 ) -> list[Finding]:
-    """Check a node's directory and machine; takes under a second, or some where a passphrase opens the keys.
+    """Check a node's directory and machine, in a second or two.
 
-    `now` is the machine's time, with zone; `store` is None where there is no database yet; `passphrase` opens the
-    keys where the configuration names no key file.
+    `now` is the machine's time, with zone; `store` is None where there is no database yet;
+    `passphrase` opens the keys where the configuration names no key file.
     Returns: one finding a check, always the same checks in the same order.
     """
     checks: tuple[tuple[str, Callable[[], str]], ...] = (
@@ -260,7 +262,7 @@ def _python() -> str:
 
 
 def _libraries() -> str:
-    """Compare what is installed with what this distribution asks for; `requirements.lock` pins more."""
+    """Compare what is installed with what this distribution asks for."""
     told = []
     for requirement in _distribution().requires or ():
         match = _REQUIREMENT.fullmatch(requirement)
@@ -280,12 +282,12 @@ def _libraries() -> str:
 
 
 def _satisfies(version: str, bound: str) -> bool:
-    """Return whether `version` is at least that of `bound`, ">=1.2.3"; what follows the numbers does not count."""
+    """Return whether the numbers of `version` are at least those of `bound`, ">=1.2.3"."""
     return _numbers(version) >= _numbers(bound.removeprefix(">="))
 
 
 def _numbers(version: str) -> list[int]:
-    """Return the leading numbers of a version, without zeros at the end: 15.0 is 15; none where it starts otherwise."""
+    """Return the leading numbers of a version, without zeros at the end: 15.0 is 15."""
     match = re.match(r"[0-9]+(?:\.[0-9]+)*", version)
     numbers = [int(part) for part in match[0].split(".")] if match else []
     while numbers and numbers[-1] == 0:

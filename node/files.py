@@ -1,10 +1,10 @@
-"""Small files that matter: created whole or not at all, private ones checked before they are believed.
+"""Small files that matter: created whole or not at all, private ones checked first.
 
-Lives here: reading and writing of keys, certificates and settings. May not live here: what is in them, and the
-database (store.py).
+Lives here: reading and writing of keys, certificates and settings. May not live here: what is in
+them, and the database (store.py).
 
-Invariants: a file appears under its name only when its bytes are on disk; `create_file` never replaces one; a private
-file is refused by name when anybody but its owner may read or write it.
+Invariants: a file appears under its name only when its bytes are on disk; `create_file` never
+replaces one; a private file is refused by name when anybody but its owner may read or write it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def sync_directory(path: Path) -> None:
 
 
 def make_private_directory(path: Path) -> None:
-    """Make the directory `path` and its parents when missing; a new one is mode 0700, an old one is left as it is.
+    """Make the directory `path` when missing, mode 0700; an old one is left as it is.
 
     Raises: SetupError: it cannot be made.
     """
@@ -55,7 +55,7 @@ def make_private_directory(path: Path) -> None:
 
 
 def _write_beside(path: Path, data: bytes, mode: int) -> Path:
-    """Return a new file in the directory of `path` that holds `data`, flushed to disk, under a name of its own."""
+    """Return a new file beside `path` that holds `data`, flushed to disk."""
     beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.new")
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_MODE)
     try:
@@ -74,7 +74,8 @@ def _write_beside(path: Path, data: bytes, mode: int) -> Path:
 def create_file(path: Path, data: bytes, mode: int) -> None:
     """Create `path` with `data` and `mode`, whole or not at all; an existing file is never touched.
 
-    The bytes are on disk when this returns. A crash in between may leave a hidden `.NAME.*.new` beside it, same mode.
+    The bytes are on disk when this returns. A crash in between may leave a hidden `.NAME.*.new`
+    beside it, same mode.
     Raises: SetupError: the file exists, or cannot be written.
     """
     try:
@@ -96,7 +97,7 @@ def create_file(path: Path, data: bytes, mode: int) -> None:
 
 
 def replace_file(path: Path, data: bytes, mode: int) -> None:
-    """Put a file with `data` and `mode` in the place of `path`, in one step: a reader sees the old or the new, whole.
+    """Put a new file in the place of `path`; a reader sees the old or the new, whole.
 
     Raises: SetupError: it cannot be written; the old file is then untouched.
     """
@@ -159,7 +160,8 @@ def _read(path: Path, *, private: bool) -> bytes:
 def read_private(path: Path) -> bytes:
     """Return the bytes of a file that only its owner may read or write, owned by this user or root.
 
-    Raises: SetupError: missing, unreadable, no file, too large, mode other than 0600 or stricter, or another's.
+    Raises: SetupError: missing, unreadable, no file, too large, mode other than 0600 or stricter,
+    or another's.
     """
     return _read(path, private=True)
 

@@ -1,16 +1,17 @@
 """Who is at the other end of a connection: SPIFFE identities of participants and nodes.
 
-Lives here: the grammar of an identity and reading it from a gRPC connection. May not live here: certificates
-(pki.py), what an identity may do (auth).
+Lives here: the grammar of an identity and reading it from a gRPC connection. May not live here:
+certificates (pki.py), what an identity may do (auth).
 
     spiffe://<network>/participant/<LEI>     a licensed party: submits, affirms, asks
     spiffe://<network>/node/<name>           a node: serves, and replicates from another node
 
-Invariants: an identity has one spelling; it comes from the URI in the certificate's subject alternative name, never
-from the common name; a certificate carries exactly one URI, as X.509-SVID demands. So a bank that also runs a node
-holds two certificates, and a stolen node key submits nothing in the bank's name.
-Source: SPIFFE-ID 1.0, X.509-SVID 1.0 (spiffe.io); network and node names are narrowed to DNS names, because the
-server name that a client checks is made of them.
+Invariants: an identity has one spelling; it comes from the URI in the certificate's subject
+alternative name, never from the common name; a certificate carries exactly one URI, as X.509-SVID
+demands. So a bank that also runs a node holds two certificates, and a stolen node key submits
+nothing in the bank's name.
+Source: SPIFFE-ID 1.0, X.509-SVID 1.0 (spiffe.io); network and node names are narrowed to DNS names,
+because the server name that a client checks is made of them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from clearing.errors import DecodeError, VerificationError
 from clearing.identifiers import check_lei
 
 NETWORK_NAME_LENGTH_MAX = 63
-"""Greatest length of a network's name; it stands in a certificate's subject, where 64 is the limit."""
+"""Greatest length of a network's name; it stands in a certificate's subject, where 64 is the
+limit."""
 
 _SCHEME = "spiffe://"
 _LABEL = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
@@ -120,7 +122,8 @@ def peer_identity(auth_context: Mapping[str, Iterable[bytes]], network: str) -> 
     """Return the identity of the peer of a gRPC connection, proven by its client certificate.
 
     `auth_context` is that of a grpc.aio servicer context; `network` is the node's own network.
-    Raises: VerificationError: no TLS, no or several URIs, not an identity, or one of another network.
+    Raises: VerificationError: no TLS, no or several URIs, not an identity, or one of another
+    network.
     """
     # Without TLS nothing in the context is proven.
     if _texts(auth_context, "transport_security_type") != ["ssl"]:
@@ -131,7 +134,8 @@ def peer_identity(auth_context: Mapping[str, Iterable[bytes]], network: str) -> 
         raise VerificationError(
             f"the client certificate carries {len(uris)} URIs and must carry one: ask the network's authority for another"
         )
-    # gRPC's own reading of the same field must agree; it is empty where gRPC finds the URI no valid SPIFFE ID.
+    # gRPC's own reading of the same field must agree; it is empty where gRPC finds the URI no valid
+    # SPIFFE ID.
     if _texts(auth_context, "peer_spiffe_id") != uris:
         raise VerificationError(f"the client certificate's URI {uris[0][:160]!r} is no SPIFFE ID")
     try:
@@ -140,7 +144,8 @@ def peer_identity(auth_context: Mapping[str, Iterable[bytes]], network: str) -> 
         raise VerificationError(
             f"the client certificate names no identity of this ledger: {error}"
         ) from error
-    # One authority may serve two networks (a test and a live one): a certificate counts in its own only.
+    # One authority may serve two networks (a test and a live one): a certificate counts in its own
+    # only.
     if identity.network != network:
         raise VerificationError(
             f"the client certificate is of network {identity.network}, this node is of {network}: use the other one"

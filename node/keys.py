@@ -1,8 +1,8 @@
 r"""Ed25519 signing keys, sealed in files.
 
-Lives here: the only code that reads private signing keys, and the shape (`MessageSigner`) by which all other code
-sees a key, so that one held by an HSM can take the place of a file. May not live here: TLS keys (pki.py), what is
-signed.
+Lives here: the only code that reads private signing keys, and the shape (`MessageSigner`) by which
+all other code sees a key, so that one held by an HSM can take the place of a file. May not live
+here: TLS keys (pki.py), what is signed.
 
 Sealed file, 124 bytes, mode 0600; the header is bound to the seal as associated data:
 
@@ -16,10 +16,11 @@ Sealed file, 124 bytes, mode 0600; the header is bound to the seal as associated
     44   32  public_key      Ed25519; unsealing checks it
     76   48  sealed          ChaCha20-Poly1305 of the 32-byte seed
 
-Invariants: a private key is never in a repr, an exception, a pickle or the database; a file is never overwritten; one
-that others may read is refused. Python cannot wipe memory: a core dump of the process holds the key.
-Source: own design of RFC 8032, RFC 7914, RFC 5869 and RFC 8439; no format for a sealed Ed25519 key with a key file is
-common, and PKCS #8 encryption binds no header.
+Invariants: a private key is never in a repr, an exception, a pickle or the database; a file is
+never overwritten; one that others may read is refused. Python cannot wipe memory: a core dump of
+the process holds the key.
+Source: own design of RFC 8032, RFC 7914, RFC 5869 and RFC 8439; no format for a sealed Ed25519 key
+with a key file is common, and PKCS #8 encryption binds no header.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ PASSPHRASE_CHARACTERS_MIN = 12
 """Fewest characters of a passphrase that seals a new key."""
 
 SCRYPT_LOG2_N = 17
-"""Cost of new seals: 128 MiB and some tenths of a second a guess. Source: OWASP Password Storage Cheat Sheet."""
+"""Cost of new seals: 128 MiB and some tenths of a second a guess. Source: OWASP Password Storage
+Cheat Sheet."""
 
 SCRYPT_LOG2_N_MAX = 20
 """Greatest cost accepted in a file: 1 GiB; a forged header must not exhaust the machine."""
@@ -106,7 +108,7 @@ class Passphrase:
 
 @dataclass(frozen=True, slots=True)
 class KeyFile:
-    """The path of a file of KEY_FILE_BYTES random bytes, mode 0600, that seals keys of an unattended node."""
+    """A file of KEY_FILE_BYTES random bytes, mode 0600, that seals an unattended node's keys."""
 
     path: Path
 
@@ -116,7 +118,7 @@ Secret = Passphrase | KeyFile
 
 
 def create_key_file(path: Path) -> KeyFile:
-    """Create a key file of random bytes at `path`; keep it on another disk than the keys that it seals.
+    """Create a key file of random bytes; keep it on another disk than the keys that it seals.
 
     Raises: SetupError: the file exists or cannot be written.
     """
@@ -159,7 +161,7 @@ class SigningKey:
         raise TypeError("a SigningKey is neither pickled nor copied")
 
     def sign(self, message: bytes) -> bytes:
-        """Return the 64-byte Ed25519 signature of `message`; equal messages have equal signatures."""
+        """Return the 64-byte Ed25519 signature of `message`, always the same one."""
         return self._key.sign(message)
 
     @classmethod
@@ -176,8 +178,10 @@ class SigningKey:
     def create(cls, path: Path, secret: Secret, *, scrypt_log2_n: int = SCRYPT_LOG2_N) -> Self:
         """Make a new random key, seal it in a new file at `path` and return it.
 
-        `scrypt_log2_n` is the cost of guessing a passphrase, 1 to SCRYPT_LOG2_N_MAX; a key file ignores it.
-        Raises: SetupError: the file exists or cannot be written, the passphrase is too short, the key file is unfit.
+        `scrypt_log2_n` is the cost of guessing a passphrase, 1 to SCRYPT_LOG2_N_MAX; a key file
+        ignores it.
+        Raises: SetupError: the file exists or cannot be written, the passphrase is too short, the
+        key file is unfit.
         """
         if isinstance(secret, Passphrase) and len(secret.text) < PASSPHRASE_CHARACTERS_MIN:
             raise SetupError(
@@ -206,8 +210,8 @@ class SigningKey:
     def load(cls, path: Path, secret: Secret) -> Self:
         """Open the sealed key at `path`.
 
-        Raises: SetupError: the file is missing, readable to others, not a sealed key or altered; or the secret is not
-            the one that sealed it. The sentence names the file.
+        Raises: SetupError: the file is missing, readable to others, not a sealed key or altered; or
+            the secret is not the one that sealed it. The sentence names the file.
         """
         data = read_private(path)
         header, sealed = data[: _HEADER.width], data[_HEADER.width :]
@@ -304,8 +308,8 @@ class LogSigner(_NoteSigner):
 class CosignerSigner(_NoteSigner):
     """A node's key, by which it cosigns checkpoints (C2SP cosignature/v1, type 4).
 
-    `key` is the verifier key. The signed bytes do not hold the cosigner's name, so a key must serve one cosigner and
-    nothing else: not the log, not submissions. Source: C2SP tlog-cosignature.
+    `key` is the verifier key. The signed bytes do not hold the cosigner's name, so a key must serve
+    one cosigner and nothing else: not the log, not submissions. Source: C2SP tlog-cosignature.
     """
 
     def __init__(self, signer: MessageSigner, name: str) -> None:

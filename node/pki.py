@@ -1,12 +1,14 @@
-"""A small private certificate authority for a network: ECDSA P-256 certificates with a SPIFFE identity.
+"""A network's private certificate authority: ECDSA P-256 with SPIFFE identities.
 
-Lives here: making the authority and issuing certificates. May not live here: using them in connections (tls.py),
-ledger signing keys (keys.py).
+Lives here: making the authority and issuing certificates. May not live here: using them in
+connections (tls.py), ledger signing keys (keys.py).
 
-Invariants: a certificate names one identity, in one URI; a participant's serves as TLS client alone and carries no
-host name; a node's serves both ways; none outlives its authority; the key is fresh, in a file of mode 0600.
-The curve is P-256 because grpcio refuses Ed25519 certificates (NO_COMMON_SIGNATURE_ALGORITHMS, grpc/grpc#24252).
-Source: RFC 5280; X.509-SVID 1.0 (spiffe.io): one URI, digitalSignature, the authority's URI is the bare trust domain.
+Invariants: a certificate names one identity, in one URI; a participant's serves as TLS client alone
+and carries no host name; a node's serves both ways; none outlives its authority; the key is fresh,
+in a file of mode 0600. The curve is P-256 because grpcio refuses Ed25519 certificates
+(NO_COMMON_SIGNATURE_ALGORITHMS, grpc/grpc#24252).
+Source: RFC 5280; X.509-SVID 1.0 (spiffe.io): one URI, digitalSignature, the authority's URI is the
+bare trust domain.
 """
 
 from __future__ import annotations
@@ -162,7 +164,8 @@ class Authority:
     def create(cls, directory: Path, network: str, validity: Validity) -> Self:
         """Make a new authority and create ca.pem and ca.key (0600) in `directory`.
 
-        The key signs every identity of the network: on a real one `directory` is on a machine that no node runs on.
+        The key signs every identity of the network: on a real one `directory` is on a machine that
+        no node runs on.
         Raises: SetupError: a file exists or cannot be written; DecodeError: not a network's name.
         """
         check_network_name(network)
@@ -197,7 +200,8 @@ class Authority:
     def load(cls, directory: Path) -> Self:
         """Open the authority in `directory`.
 
-        Raises: SetupError: a file is missing, malformed or reached by others, or the two do not belong together.
+        Raises: SetupError: a file is missing, malformed or reached by others, or the two do not
+        belong together.
         """
         key_path = directory / AUTHORITY_KEY_NAME
         certificate = load_certificate(directory / AUTHORITY_CERTIFICATE_NAME)
@@ -221,9 +225,10 @@ class Authority:
     ) -> IssuedCertificate:
         """Issue a certificate with a fresh key.
 
-        `hosts` are the IP addresses and DNS names under which a node is dialled; a participant has none. A node's
-        certificate also carries `node_server_name`.
-        Raises: SetupError: another network's identity, hosts that are none, or a validity beyond the authority's.
+        `hosts` are the IP addresses and DNS names under which a node is dialled; a participant has
+        none. A node's certificate also carries `node_server_name`.
+        Raises: SetupError: another network's identity, hosts that are none, or a validity beyond
+        the authority's.
         """
         # Each network's authority vouches for its own.
         if identity.network != self.network:
@@ -300,7 +305,7 @@ def load_certificate(path: Path) -> x509.Certificate:
 
 
 def load_certificates(path: Path) -> list[x509.Certificate]:
-    """Return the certificates in the PEM file `path`, at least one; an authority's file holds two while it is renewed.
+    """Return the certificates in a PEM file, at least one; two while an authority is renewed.
 
     Raises: SetupError: missing, not PEM, or without certificates.
     """
@@ -313,7 +318,7 @@ def load_certificates(path: Path) -> list[x509.Certificate]:
 
 
 def certificate_uris(certificate: x509.Certificate) -> list[str]:
-    """Return the URIs in the certificate's subject alternative name, in order; none where it has no such name."""
+    """Return the URIs in the certificate's subject alternative name, in order."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (x509.ExtensionNotFound, ValueError):

@@ -5,9 +5,10 @@
     cert.pem       the participant's certificate       key.pem       its private key, mode 0600
     signing.key    the sealed Ed25519 key that signs submissions and instructions, mode 0600
 
-Lives here: making and opening such a directory. May not live here: talking to a node (client), asking for a passphrase
-(cli).
-Invariant: an opened directory is of one party: profile and certificate name the same LEI of the same network.
+Lives here: making and opening such a directory. May not live here: talking to a node (client),
+asking for a passphrase (cli).
+Invariant: an opened directory is of one party: profile and certificate name the same LEI of the
+same network.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ class IdentityDirectory:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Read the profile in the directory `path` and check that the certificate beside it is the same party's.
+        """Read the profile and check that the certificate beside it is the same party's.
 
         Raises: SetupError: a file is missing or malformed, or the certificate names another.
         """
@@ -138,10 +139,10 @@ class IdentityDirectory:
         validity: Validity,
         passphrase: Passphrase | None = None,
     ) -> tuple[Self, SigningKey]:
-        """Make an identity directory at `path`: a fresh certificate and signing key for the profile's participant.
+        """Make an identity directory, with a fresh certificate and signing key.
 
-        The key is sealed by the profile's key file, which must exist, or else by `passphrase`. The profile is written
-        last, so that a directory left half made does not open.
+        The key is sealed by the profile's key file, which must exist, or else by `passphrase`. The
+        profile is written last, so that a directory left half made does not open.
         Returns: the opened directory and the signing key, whose public half goes into the registry.
         Raises: SetupError: a file exists, no secret is given, or another network's authority.
         """

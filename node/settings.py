@@ -1,11 +1,11 @@
-"""Settings in TOML, read strictly: a frozen dataclass says the keys, and each key says what it means.
+"""Settings in TOML, read strictly; a dataclass says the keys and what each means.
 
-Lives here: the mapping between TOML and dataclasses, and checks that several settings share. May not live here: any
-particular setting (config.py, profile.py).
+Lives here: the mapping between TOML and dataclasses, and checks that several settings share. May
+not live here: any particular setting (config.py, profile.py).
 
-Invariants: an unknown key, a wrong type and a value out of range are refused by name with what to write; what
-`render_settings` writes, `parse_settings` reads back equal. A flat table, no floats, no dates: a setting that needs
-structure is a file of its own.
+Invariants: an unknown key, a wrong type and a value out of range are refused by name with what to
+write; what `render_settings` writes, `parse_settings` reads back equal. A flat table, no floats, no
+dates: a setting that needs structure is a file of its own.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _ENDPOINT = re.compile(
 
 
 def about(sentence: str, *, unit: str = "", check: Check | None = None) -> dict[str, Any]:
-    """Return the metadata of a dataclass field that is a setting: what it is for, its unit, its check."""
+    """Return the metadata of a field that is a setting: what it is for, unit, check."""
     return {"sentence": sentence, "unit": unit, "check": check}
 
 
@@ -68,7 +68,7 @@ def split_endpoint(text: str) -> tuple[str, int]:
 
 
 def check_endpoint(text: str) -> None:
-    """Accept `text` as an address to listen on, where port 0 asks for any free one. Raises: DecodeError: otherwise."""
+    """Accept `text` as an address to listen on; port 0 asks for a free one. Raises: DecodeError."""
     split_endpoint(text)
 
 
@@ -121,7 +121,7 @@ def _read_value(kind: Any, value: Any, base: Path) -> Any:
 
 
 def check_settings(settings: DataclassInstance) -> None:
-    """Run each setting's own check; a dataclass calls it in `__post_init__`, before checks across settings.
+    """Run each setting's own check; for `__post_init__`, before checks across settings.
 
     Raises: SetupError: with the key's name.
     """
@@ -162,8 +162,10 @@ def _check_keys(names: Mapping[str, Any], required: set[str], table: Mapping[str
 def parse_settings(kind: type[Settings], text: str, *, source: str, base: Path) -> Settings:
     """Read the TOML `text` as a dataclass of type `kind`.
 
-    `source` names the file in errors; relative paths count from the directory `base`, and "" is no path.
-    Raises: SetupError: not TOML, an unknown or missing key, a wrong type, or a value that a check refuses.
+    `source` names the file in errors; relative paths count from the directory `base`, and "" is no
+    path.
+    Raises: SetupError: not TOML, an unknown or missing key, a wrong type, or a value that a check
+    refuses.
     """
     hints = get_type_hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind)}
@@ -203,7 +205,8 @@ def _written(value: Any, base: Path) -> str:
     if value is None:
         return '""'
     if isinstance(value, Path):
-        # Relative to the process's directory here, to the file's when it is read back: written so that both agree.
+        # Relative to the process's directory here, to the file's when it is read back: written so
+        # that both agree.
         whole, root = value.absolute(), base.absolute()
         return _quoted(str(whole.relative_to(root) if whole.is_relative_to(root) else whole))
     if isinstance(value, tuple):
@@ -214,7 +217,7 @@ def _written(value: Any, base: Path) -> str:
 
 
 def render_settings(settings: DataclassInstance, *, heading: str, base: Path) -> str:
-    """Return TOML with every key, its sentence, unit and default as comments; paths under `base` become relative to it.
+    """Return TOML, each key explained; paths under `base` become relative to it.
 
     Order: that of the dataclass's fields.
     """

@@ -1,7 +1,7 @@
 """Mutual TLS of nodes and clients: three files become gRPC credentials.
 
-Lives here: reading the files, checking that they belong together, credentials for both ends. May not live here: issuing
-certificates (pki.py), reading the peer's identity (identity.py).
+Lives here: reading the files, checking that they belong together, credentials for both ends. May
+not live here: issuing certificates (pki.py), reading the peer's identity (identity.py).
 Invariant: there is no way here to serve or connect without a certificate on both sides.
 """
 
@@ -24,7 +24,7 @@ from node.pki import certificate_identity, load_certificate, load_certificates, 
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """Paths, all PEM: the authorities that are trusted, this end's certificate, and its key (mode 0600)."""
+    """PEM files: the trusted authorities, this end's certificate, and its key (mode 0600)."""
 
     authority: Path
     certificate: Path
@@ -38,10 +38,12 @@ class TlsFiles:
         return certificate_identity(load_certificate(self.certificate))
 
     def check(self, now: datetime) -> datetime:
-        """Check at the time `now` that the three files belong together, and return when the certificate ends.
+        """Check at `now` that the three files hold together; return when the certificate ends.
 
-        Peers make the same checks; made here first, a failure has a name instead of "failed to connect".
-        Raises: SetupError: a file is missing, malformed or reached by others; the key is another's; no trusted
+        Peers make the same checks; made here first, a failure has a name instead of "failed to
+        connect".
+        Raises: SetupError: a file is missing, malformed or reached by others; the key is another's;
+        no trusted
             authority issued the certificate; it is not yet valid, or no more.
         """
         certificate = self.check_together()
@@ -59,9 +61,10 @@ class TlsFiles:
         return end
 
     def check_together(self) -> x509.Certificate:
-        """Return the certificate, once the key is its own and a trusted authority issued it, at whatever time.
+        """Return the certificate, once its key and authority are checked, but not its time.
 
-        Raises: SetupError: a file is missing, malformed or reached by others, or they do not belong together.
+        Raises: SetupError: a file is missing, malformed or reached by others, or they do not belong
+        together.
         """
         certificate = load_certificate(self.certificate)
         # The key must be the certificate's.
@@ -83,9 +86,11 @@ class TlsFiles:
     ) -> grpc.ServerCredentials:
         """Return credentials for a server that demands a client certificate of a trusted authority.
 
-        Renewed files are used from the next handshake on, without a restart, once they belong together again; until
-        then the old ones stay and `on_trouble` is told why, from a thread of gRPC's.
-        Raises: SetupError: now, a file is missing, malformed or reached by others, or they do not belong together.
+        Renewed files are used from the next handshake on, without a restart, once they belong
+        together again; until then the old ones stay and `on_trouble` is told why, from a thread of
+        gRPC's.
+        Raises: SetupError: now, a file is missing, malformed or reached by others, or they do not
+        belong together.
         """
         renewal = _Renewal(self, on_trouble)
         return grpc.dynamic_ssl_server_credentials(
@@ -95,7 +100,7 @@ class TlsFiles:
         )
 
     def channel_credentials(self) -> grpc.ChannelCredentials:
-        """Return credentials for a client that shows its certificate and trusts the authority alone.
+        """Return credentials for a client that trusts the authority alone.
 
         Raises: SetupError: a file is missing, or the key is reached by others.
         """
@@ -116,7 +121,7 @@ class _Renewal:
         self.first = self._read()
 
     def _state(self) -> tuple[tuple[int, int], ...]:
-        """Return inode and time of change of each file, and nothing where one is missing; a replaced one has others."""
+        """Return inode and time of change of each file; nothing where one is missing."""
         try:
             status = [
                 path.stat()
@@ -135,11 +140,12 @@ class _Renewal:
         )
 
     def fetch(self) -> grpc.ServerCertificateConfiguration | None:
-        """Return the new configuration, or None where nothing changed or the new files are unfit."""
+        """Return the new configuration; None where nothing changed or the files are unfit."""
         state = self._state()
         if state == self._seen:
             return None
-        # Remembered before the reading: a change during it is seen next time, and a trouble is told once.
+        # Remembered before the reading: a change during it is seen next time, and a trouble is told
+        # once.
         self._seen = state
         try:
             return self._read()

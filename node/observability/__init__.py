@@ -1,7 +1,7 @@
-"""What an operator sees of a running node: JSON logs, Prometheus metrics, and every RPC counted and timed.
+"""What an operator sees of a running node: JSON logs, Prometheus metrics, every RPC counted.
 
-Lives here: logs.py, metrics.py, rpc.py. May not live here: anything that decides; a node that nobody observes behaves
-the same.
+Lives here: logs.py, metrics.py, rpc.py. May not live here: anything that decides; a node that
+nobody observes behaves the same.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
-"""Structured logs: one JSON object a line, a static message and fields, no amounts, no parties, no keys.
+"""Structured logs: one JSON object a line, without amounts, parties and keys.
 
-Lives here: how an event becomes a line, and what is withheld from it. May not live here: what is worth logging.
+Lives here: how an event becomes a line, and what is withheld from it. May not live here: what is
+worth logging.
 
-Invariants: a field whose name speaks of money, parties or secrets is withheld, whatever its value; LEIs and private
-keys are struck out of every text; bytes and objects are never written out, so that no repr leaks; a log that cannot be
-written stops nothing. Who did what is answered by the ledger itself, to those entitled.
+Invariants: a field whose name speaks of money, parties or secrets is withheld, whatever its value;
+LEIs and private keys are struck out of every text; bytes and objects are never written out, so that
+no repr leaks; a log that cannot be written stops nothing. Who did what is answered by the ledger
+itself, to those entitled.
 Source: own design; the rule that messages are static is OpenTelemetry's and makes logs countable.
 """
 
@@ -69,7 +71,7 @@ def _scrubbed(text: str) -> str:
 
 
 def _scrubbed_free_text(text: str) -> str:
-    """Return the text of an exception or of another library: also without bytes and long numbers, maybe amounts."""
+    """Return text of an exception or a library, also without bytes and long numbers."""
     return _NUMBER.sub("[number]", _BYTES.sub("[bytes]", _scrubbed(text)))
 
 
@@ -79,7 +81,7 @@ def _is_withheld(name: str) -> bool:
 
 
 def _presentable(value: Any, depth: int = 0) -> Any:
-    """Return `value` as JSON that shows nothing private: numbers and texts, or else what kind of thing it is."""
+    """Return numbers and scrubbed texts, and of anything else only what kind of thing it is."""
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, str):
@@ -116,7 +118,7 @@ def _render_exception(_logger: object, _method: str, fields: Fields) -> Fields:
 
 
 class _Lines:
-    """A structlog logger that writes lines to a stream and outlives it: a full disk must not stop the ledger."""
+    """Writes lines to a stream and outlives it: a full disk of logs must not stop the ledger."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -134,7 +136,8 @@ class _Lines:
                 self._stream.write(line + "\n")
                 self._stream.flush()
             except (OSError, ValueError):
-                # ValueError: the stream is closed. The count is told once lines can be written again.
+                # ValueError: the stream is closed. The count is told once lines can be written
+                # again.
                 self._lost += 1
 
     debug = info = warning = error = critical = msg
@@ -160,7 +163,7 @@ class _FromLibraries(logging.Handler):
 
 
 def configure_logging(level: LogLevel, stream: TextIO, *, node: str) -> None:
-    """Send this process's logs as JSON lines to `stream`, from `level` on; `node` stands in every line.
+    """Send this process's logs as JSON lines to `stream`; `node` stands in every line.
 
     Other libraries' logs come along from WARNING on. Called once at start-up, by the runtime.
     """
@@ -191,7 +194,7 @@ def configure_logging(level: LogLevel, stream: TextIO, *, node: str) -> None:
 
 
 def get_logger() -> structlog.typing.FilteringBoundLogger:
-    """Return the logger: `log.info("block committed", height=7)`; the message is static, what varies is a field.
+    """Return the logger: `log.info("block committed", height=7)`; what varies is a field.
 
     May be called before `configure_logging`; settings count at the time of each event.
     """

@@ -2,8 +2,9 @@
 
 Lives here: every metric's name, unit and meaning. May not live here: decisions by metrics.
 
-Invariants: own registry, so that two nodes in one process stay apart; labels come from fixed sets (methods served,
-gRPC's status codes), never from what a client sent; no metric is per participant or asset.
+Invariants: own registry, so that two nodes in one process stay apart; labels come from fixed sets
+(methods served, gRPC's status codes), never from what a client sent; no metric is per participant
+or asset.
 Source: Prometheus naming rules (base units, _total).
 """
 
@@ -134,13 +135,13 @@ class Metrics:
 
 
 class MetricsServer:
-    """Serves metrics in Prometheus' text format over plain HTTP, from a thread of its own, until closed.
+    """Serves metrics over plain HTTP, from a thread of its own, until closed.
 
     `port` is the port that it listens on. A context manager.
     """
 
     def __init__(self, metrics: Metrics, host: str, port: int) -> None:
-        """Listen on `host`; port 0 takes a free one. Raises: SetupError: the address cannot be had."""
+        """Listen; port 0 takes a free one. Raises: SetupError: the address cannot be had."""
         try:
             self._server, self._thread = start_http_server(port, host, metrics.registry)
         except OSError as error:

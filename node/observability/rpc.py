@@ -1,10 +1,11 @@
-"""A server interceptor that counts and times every RPC, and keeps the texts of our defects from clients.
+"""A server interceptor that counts every RPC and keeps the texts of defects from clients.
 
-Lives here: what surrounds every RPC, whoever serves it; it is the outermost interceptor. May not live here:
-authorisation (auth), what a refusal says (rpc_errors).
+Lives here: what surrounds every RPC, whoever serves it; it is the outermost interceptor. May not
+live here: authorisation (auth), what a refusal says (rpc_errors).
 
-Invariants: a client never sees the text of an unexpected exception, only an incident id by which the operator finds
-it in the log; bytes that are no request are INVALID_ARGUMENT; a method that nobody serves adds no metric of its own.
+Invariants: a client never sees the text of an unexpected exception, only an incident id by which
+the operator finds it in the log; bytes that are no request are INVALID_ARGUMENT; a method that
+nobody serves adds no metric of its own.
 Source: own design: neither OpenTelemetry nor grpcio-observability has metrics of grpc.aio servers
 (open-telemetry/opentelemetry-python-contrib#3375, grpc/grpc#39061).
 """
@@ -39,10 +40,11 @@ _log = get_logger()
 
 
 class RpcObserver(grpc.aio.ServerInterceptor):
-    """Counts and times RPCs of all four kinds and turns unexpected exceptions into INTERNAL with an incident id.
+    """Counts and times every RPC; an unexpected exception is INTERNAL with an incident id.
 
-    An `RpcError` that a handler raises becomes its status and details. An InvariantViolation is also handed to
-    `on_defect`, before the client is answered: the runtime stops the node by it. Handlers must be async.
+    An `RpcError` that a handler raises becomes its status and details. An InvariantViolation is
+    also handed to `on_defect`, before the client is answered: the runtime stops the node by it.
+    Handlers must be async.
     """
 
     def __init__(self, metrics: Metrics, on_defect: OnDefect) -> None:
@@ -82,7 +84,8 @@ class RpcObserver(grpc.aio.ServerInterceptor):
             "stream" if handler.response_streaming else "unary"
         )
         inner = getattr(handler, kind)
-        # A single request is parsed here, so that bytes which are none do not end as gRPC's UNKNOWN.
+        # A single request is parsed here, so that bytes which are none do not end as gRPC's
+        # UNKNOWN.
         own_parsing = not handler.request_streaming
         parse = handler.request_deserializer if own_parsing else None
         if inspect.isasyncgenfunction(inner):
@@ -114,7 +117,8 @@ class RpcObserver(grpc.aio.ServerInterceptor):
         async def outer(request: Any, context: Context) -> AsyncIterator[Any]:
             rpc = _Rpc(self._metrics, method, context, self._on_defect)
             try:
-                # Closed here and not by the garbage collector, so that a left stream frees what it holds at once.
+                # Closed here and not by the garbage collector, so that a left stream frees what it
+                # holds at once.
                 async with aclosing(inner(rpc.parsed(request, parse), context)) as responses:
                     async for response in responses:
                         yield response
@@ -148,7 +152,8 @@ class _Rpc:
         try:
             return parse(request)
         except Exception as error:
-            # Whatever a parser raises, it raises because of the client's bytes; its text may quote them.
+            # Whatever a parser raises, it raises because of the client's bytes; its text may quote
+            # them.
             raise refusal(
                 Refusal.BAD_REQUEST,
                 "the request is not a message of this method: make it with the published .proto files",
@@ -176,7 +181,8 @@ class _Rpc:
 
     def _code(self) -> str:
         if self._left:
-            # gRPC cancels what outlived its deadline; exactly 0 is left then, and None where there was none.
+            # gRPC cancels what outlived its deadline; exactly 0 is left then, and None where there
+            # was none.
             passed = self._context.time_remaining() == 0
             return (grpc.StatusCode.DEADLINE_EXCEEDED if passed else grpc.StatusCode.CANCELLED).name
         code = self._context.code()
