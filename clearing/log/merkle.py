@@ -245,7 +245,7 @@ def _fold(parts: Sequence[bytes]) -> bytes:
 def inclusion_proof(index: int, size: int, reader: NodeReader) -> tuple[bytes, ...]:
     """Return the proof that leaf `index` is in the tree of the first `size` leaves.
 
-    Reads at most 127 nodes.
+    Reads at most 126 nodes of a tree below 2**64 leaves.
 
     Raises: VerificationError: there is no such leaf.
     """
@@ -267,7 +267,7 @@ def inclusion_proof(index: int, size: int, reader: NodeReader) -> tuple[bytes, .
 def consistency_proof(size1: int, size2: int, reader: NodeReader) -> tuple[bytes, ...]:
     """Return the proof that the first `size1` leaves are a prefix of the first `size2`.
 
-    Empty for equal sizes. Reads at most 190 nodes.
+    Empty for equal sizes. Reads at most 127 nodes of a tree below 2**64 leaves.
 
     Raises: VerificationError: size1 is 0 (nothing to prove; verifiers refuse it) or greater than
     size2.
