@@ -13,6 +13,8 @@ from typing import Any
 import grpc
 import pytest
 import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 from clearing.errors import InvariantViolation
 from node.config import LogLevel
@@ -329,3 +331,41 @@ def test_stream_that_its_reader_leaves_is_closed_and_counted(log: io.StringIO) -
 
     metrics, _ = run(body)
     assert ended(metrics) == {("Counting", "CANCELLED"): 1}
+
+
+def test_health_and_reflection_are_observed_too(log: io.StringIO) -> None:
+    """grpcio's own services are async and of other kinds than ours."""
+    metrics, defects = Metrics(), Defects()
+
+    async def whole() -> None:
+        server = grpc.aio.server(interceptors=(RpcObserver(metrics, defects.append),))
+        health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), server)
+        reflection.enable_server_reflection(("grpc.health.v1.Health",), server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            answer = await stub.Check(health_pb2.HealthCheckRequest())
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+            watch = stub.Watch(health_pb2.HealthCheckRequest(service="none"))
+            assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+            watch.cancel()
+            reflected = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(
+                iter([reflection_pb2.ServerReflectionRequest(list_services="")])
+            )
+            names = [one.name async for one in _services(reflected)]
+            assert names == ["grpc.health.v1.Health"]
+        await server.stop(0)
+
+    asyncio.run(whole())
+    prefix = "/grpc.health.v1.Health/"
+    counts = {key: number for key, number in ended(metrics).items() if key[0].startswith(prefix)}
+    assert counts == {(f"{prefix}Check", "OK"): 1, (f"{prefix}Watch", "CANCELLED"): 1}
+    assert sum(ended(metrics).values()) == 3
+    assert log.getvalue() == ""
+
+
+async def _services(responses: Any) -> AsyncIterator[Any]:
+    async for response in responses:
+        for service in response.list_services_response.service:
+            yield service
