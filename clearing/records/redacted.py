@@ -112,8 +112,6 @@ class RedactedSubmission:
         if merkle.root_of(self.commitments) != leaf.commitment_root:
             raise VerificationError("the commitments do not match the signed commitment root")
         for item, opening in self.openings:
-            commitment = self.commitments[
-                item * merkle.HASH_BYTES : (item + 1) * merkle.HASH_BYTES
-            ]
+            commitment = self.commitments[item * merkle.HASH_BYTES : (item + 1) * merkle.HASH_BYTES]
             if merkle.leaf_hash(opening) != commitment:
                 raise VerificationError(f"item {item} does not open its commitment")

@@ -1,0 +1,234 @@
+"""The leader: orders, signs, feeds its followers, and is what the services of such a node stand on.
+
+Lives here: Leader, which puts sequencer, heads and handshake together and streams blocks. May not live here: group
+commit (sequencer/embedded.py), signing (sequencer/heads.py), redaction (source.py), serving gRPC (services).
+
+Invariants: nothing is ordered or signed before the handshake allows it; a follower is sent only what a head signed by
+the log covers; no read transaction is held while a follower is waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+from clearing.errors import VerificationError
+from clearing.ledger import BlockResult, Outcome
+from clearing.log.checkpoint import Checkpoint
+from clearing.log.keys import Signer
+from clearing.log.note import Note
+from clearing.log.policy import Policy
+from clearing.records.transaction import Transaction
+from clearing.rules.registry import Registry
+from node.broadcast import Broadcast
+from node.replication.handshake import Handshake as HandshakeRule
+from node.replication.member import Member, Membership
+from node.replication.source import BlockSource, Rights, rights_of
+from node.sequencer.clock import BlockClock
+from node.sequencer.driver import Machine
+from node.sequencer.embedded import EmbeddedSequencer, Limits
+from node.sequencer.heads import HeadKeeper
+from node.services.facade import (
+    BlockPart,
+    FinalNote,
+    Handshake,
+    NodeCondition,
+    NodeHead,
+    NodeKind,
+    NodeRefusalError,
+    NotServingError,
+    PositionProof,
+    ReplicaStatus,
+    WrongNetworkError,
+)
+from node.store import Head, RollbackDetectedError
+from node.workers.witness import Cosigner
+
+
+class Leader(Member):
+    """The node that orders; implements services.facade.Ledger and Replication.
+
+    on_halt: called with the reason when a defect or a failed disk ended all writing.
+    """
+
+    def __init__(
+        self,
+        membership: Membership,
+        machine: Machine,
+        broadcast: Broadcast,
+        *,
+        policy: Policy,
+        signer: Signer,
+        cosigner: Cosigner,
+        clock: BlockClock,
+        limits: Limits,
+        on_halt: Callable[[str], None],
+    ) -> None:
+        """Prepare; `start` begins to order and sign as far as the handshake allows."""
+        super().__init__(membership, machine.store, broadcast)
+        self._machine = machine
+        self._policy = policy
+        self._rule = HandshakeRule(machine.store, policy, membership.name, membership.origin)
+        self._heads = HeadKeeper(
+            machine.store,
+            policy,
+            signer,
+            cosigner,
+            on_change=broadcast.fire,
+            on_failure=on_halt,
+        )
+        self._sequencer = EmbeddedSequencer(
+            machine,
+            clock,
+            machine.store.directory,
+            gate=self._refusal,
+            on_block=self._add_block,
+            on_halt=on_halt,
+            limits=limits,
+        )
+        self._source = self.make_source()
+        self._connected: dict[str, NodeKind] = {}
+
+    def make_source(self) -> BlockSource:
+        """Return where blocks for followers are read from."""
+        return BlockSource(self._store)
+
+    def start(self, rollback: RollbackDetectedError | None = None) -> None:
+        """Begin. rollback: what the start-up checks said of a database older than what was signed from it."""
+        if rollback is not None:
+            self._rule.detect(str(rollback))
+        self._heads.start()
+        self._sequencer.start()
+        self._open()
+
+    def stop(self) -> None:
+        """Finish what is queued, then end both threads."""
+        self._sequencer.stop()
+        self._heads.stop()
+
+    def _open(self) -> None:
+        if self._rule.refusal is None:
+            self._heads.allow()
+
+    def _refusal(self) -> NodeRefusalError | None:
+        return self._rule.refusal or self._heads.refusal
+
+    def _add_block(self, result: BlockResult) -> None:
+        self._heads.add_head(Head(result.log_size, result.log_root))
+
+    # -- Ledger
+
+    @property
+    def registry(self) -> Registry:
+        """The registers after the newest block applied here."""
+        return self._machine.state.registry
+
+    @property
+    def final(self) -> tuple[int, bytes] | None:
+        """Size and note of the greatest final checkpoint, or None."""
+        return self._heads.final
+
+    def latest_note(self) -> bytes | None:
+        """Return the newest head that the log has signed, final or not, or None."""
+        return self._heads.latest[1] if self._heads.latest else None
+
+    async def submit(self, transaction: Transaction) -> Outcome:
+        """Order one transaction; see services.facade.Ledger."""
+        return await asyncio.wrap_future(self._sequencer.submit(transaction))
+
+    def position_proof(self, participant: int, asset: int) -> PositionProof:
+        """Return one position with its audit paths; see services.facade.Ledger."""
+        return self._machine.position_proof(participant, asset)
+
+    def standing(self) -> tuple[NodeCondition, str]:
+        """Return the node's condition and one sentence about it, "" while it serves."""
+        refusals = (self._sequencer.refusal, self._rule.refusal, self._heads.refusal)
+        stated = [refusal for refusal in refusals if isinstance(refusal, NotServingError)]
+        if not stated:
+            return NodeCondition.SERVING, ""
+        halted = [refusal for refusal in stated if refusal.condition is NodeCondition.HALTED]
+        worst = (halted or stated)[0]
+        return worst.condition, str(worst)
+
+    def _replicas(self) -> tuple[ReplicaStatus, ...]:
+        return tuple(
+            ReplicaStatus(
+                witness.name,
+                self._connected.get(witness.name) or self._expected_kind(witness.name),
+                witness.name in self._connected,
+                self._heads.cosigned_sizes.get(witness.name, 0),
+            )
+            for witness in sorted(self._policy.witnesses, key=lambda witness: witness.name)
+            if witness.name != self._membership.name
+        )
+
+    def _expected_kind(self, node: str) -> NodeKind:
+        try:
+            rights_of(self.registry, node, NodeKind.FULL_REPLICA)
+        except VerificationError:
+            return NodeKind.WITNESS_REPLICA
+        return NodeKind.FULL_REPLICA
+
+    def _queued(self) -> int:
+        return self._sequencer.queued
+
+    # -- Replication
+
+    async def stream(self, handshake: Handshake) -> AsyncIterator[BlockPart | FinalNote]:
+        """Yield blocks and final checkpoints; see services.facade.Replication."""
+        # A node of another network must neither count nor be fed.
+        if handshake.network_id and handshake.network_id != self.network_id:
+            raise WrongNetworkError(
+                f"this network is {self.network_id.hex()}, the follower is of {handshake.network_id.hex()}"
+            )
+        rights = rights_of(self.registry, handshake.node, handshake.kind)
+        await asyncio.to_thread(self._rule.report, handshake.node, handshake.cosigned_note)
+        self._open()
+        height = await asyncio.to_thread(self._source.height_after, handshake.from_index)
+        self._connected[handshake.node] = handshake.kind
+        try:
+            async for piece in self._pieces(handshake.from_index, height, rights):
+                yield piece
+        finally:
+            self._connected.pop(handshake.node, None)
+
+    async def _pieces(
+        self, index: int, height: int, rights: Rights
+    ) -> AsyncIterator[BlockPart | FinalNote]:
+        """Yield from block `height`, which starts at leaf `index`, for ever."""
+        announced = final_sent = 0
+        while True:
+            ticket = self._broadcast.ticket()
+            while (latest := self._heads.latest) is not None and index < latest[0]:
+                parts = await asyncio.to_thread(self._source.parts, height, rights, latest[1])
+                for part in parts:
+                    yield part
+                index = parts[-1].first_index + len(parts[-1].entries)
+                height += 1
+                announced = latest[0]
+            # A head over what the follower has already: after a restart of either.
+            if latest is not None and index == latest[0] > announced:
+                yield BlockPart(height - 1, index, (), latest[1])
+                announced = index
+            final = self._heads.final
+            if final is not None and final_sent < final[0] <= index:
+                yield FinalNote(final[1])
+                final_sent = final[0]
+            await ticket.wait()
+
+    async def add_cosignature(self, node: str, note: bytes) -> int:  # noqa: ARG002 - the key in the note says who
+        """Take a follower's cosigned head; see services.facade.Replication."""
+        parsed = Note.parse(note)
+        Checkpoint.parse(parsed.text)
+        return await asyncio.wrap_future(self._heads.add_cosignature(parsed))
+
+    def head(self) -> NodeHead:
+        """Return the newest head that the log has signed."""
+        tip = self._store.tip
+        condition, _ = self.standing()
+        return NodeHead(
+            self.latest_note() or b"",
+            tip.height if tip else 0,
+            NodeKind.LEADER,
+            condition,
+        )

@@ -1,0 +1,305 @@
+"""The log's signature on heads, the cosignatures on it, and finality.
+
+Lives here: HeadKeeper, the only user of the log's key. May not live here: making blocks, transport, whether the
+leader may sign at all (replication/handshake.py decides and calls `allow`).
+
+Invariants: a head is stored, twice and flushed, before its signature exists; heads never shrink and never have two
+roots at one size; a checkpoint is final only when the policy accepts the very note that is kept.
+
+A round is one signed head on its way to the quorum. The next head is signed when the round is over, or after ROUND_MS
+where the quorum is slow or away: so all cosigners meet at the same head under any load, and a lone block is final
+after one exchange.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import structlog
+
+from clearing.errors import DecodeError, VerificationError
+from clearing.log.checkpoint import Checkpoint
+from clearing.log.keys import Signer
+from clearing.log.note import Note, Signature, sign
+from clearing.log.policy import Policy
+from node.services.facade import NodeCondition, NotServingError, UnknownHeadError
+from node.store import (
+    ForkDetectedError,
+    Head,
+    RollbackDetectedError,
+    Store,
+    StoreBusyError,
+    StoreFullError,
+)
+from node.workers.witness import Cosigner
+
+_log = structlog.get_logger(__name__)
+
+ROUND_MS = 250
+"""How long the next head waits for the quorum of the last."""
+
+ROUNDS_KEPT = 32
+"""How many signed heads that are not final take cosignatures; older ones are covered by newer ones."""
+
+STORE_RETRY_MS = 1_000
+
+
+@dataclass(slots=True)
+class _Round:
+    checkpoint: Checkpoint
+    log_signature: Signature
+    cosignatures: dict[str, Signature]
+    started_s: float
+
+    @property
+    def note(self) -> Note:
+        return Note(self.checkpoint.text, (self.log_signature,))
+
+
+class HeadKeeper:
+    """Signs the log's heads, gathers cosignatures, and says what is final. One thread of its own does all of it.
+
+    cosigner: this node's own. on_change: called after each new signed or final head; on_failure: called once with the
+    reason when a defect or the disk ended all signing. Both by the keeper's thread; they must not block.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        policy: Policy,
+        signer: Signer,
+        cosigner: Cosigner,
+        *,
+        on_change: Callable[[], None],
+        on_failure: Callable[[str], None],
+    ) -> None:
+        """Prepare the keeper; `start` starts it."""
+        self._store = store
+        self._policy = policy
+        self._signer = signer
+        self._cosigner = cosigner
+        self._on_change = on_change
+        self._on_failure = on_failure
+        self._witnesses = {witness.key: witness.name for witness in policy.witnesses}
+        self._changed = threading.Condition()  # guards the four below
+        self._newest: Head | None = None
+        self._offers: deque[tuple[Note, Future[int]]] = deque()
+        self._may_sign = False
+        self._ends = False
+        self._refused: NotServingError | None = None
+        self._rounds: dict[int, _Round] = {}
+        self._signed_size = -1
+        self._retry_s = 0.0
+        self._failed = False
+        self.cosigned_sizes: dict[str, int] = {}
+        with store.snapshot() as view:
+            self._final = view.latest_checkpoint()
+        self._latest = self._final
+        self._thread = threading.Thread(target=self._run, name="heads")
+
+    # -- any thread
+
+    def start(self) -> None:
+        """Start the keeper's thread; it signs nothing before `allow`."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; a signature under way is finished, waiting cosignatures are refused."""
+        with self._changed:
+            self._ends = True
+            self._changed.notify()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def allow(self) -> None:
+        """Let the keeper sign, beginning with the head of the store's newest block."""
+        with self._changed:
+            self._may_sign = True
+            tip = self._store.tip
+            if tip is not None and (self._newest is None or self._newest.size < tip.log_size):
+                self._newest = Head(tip.log_size, tip.log_root)
+            self._changed.notify()
+
+    def forbid(self, refusal: NotServingError) -> None:
+        """Sign nothing any more, for the reason in `refusal`."""
+        with self._changed:
+            self._may_sign = False
+            self._refused = refusal
+
+    def add_head(self, head: Head) -> None:
+        """Take the head of a block that is durable; it will be signed, or one after it."""
+        with self._changed:
+            if self._newest is None or self._newest.size < head.size:
+                self._newest = head
+            self._changed.notify()
+
+    def add_cosignature(self, note: Note) -> Future[int]:
+        """Take a cosigned head; the future gives the size of the greatest final checkpoint.
+
+        The future raises UnknownHeadError: the log never signed that head; VerificationError: a signature does not
+        verify, or none is by a witness of the policy; DecodeError: not a checkpoint.
+        """
+        future: Future[int] = Future()
+        with self._changed:
+            self._offers.append((note, future))
+            self._changed.notify()
+        return future
+
+    @property
+    def refusal(self) -> NotServingError | None:
+        """Why no head is signed any more, or None."""
+        return self._refused
+
+    @property
+    def latest(self) -> tuple[int, bytes] | None:
+        """Size and note of the newest head that the log has signed, the final note where it is final, or None."""
+        return self._latest
+
+    @property
+    def final(self) -> tuple[int, bytes] | None:
+        """Size and note of the greatest final checkpoint, or None."""
+        return self._final
+
+    # -- the keeper's thread
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not (self._ends or self._offers or self._is_due()):
+                    self._changed.wait(self._wait_s())
+                if self._ends:
+                    break
+                offers = [o for o in self._offers if o[1].set_running_or_notify_cancel()]
+                self._offers.clear()
+                head = self._newest if self._is_due() else None
+            for note, future in offers:
+                self._answer(note, future)
+            if head is not None:
+                self._try_sign(head)
+        for _, future in self._offers:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(
+                    NotServingError(NodeCondition.STOPPING, "the node is stopping")
+                )
+
+    def _try_sign(self, head: Head) -> None:
+        try:
+            self._sign(head)
+        except (StoreFullError, StoreBusyError) as error:
+            _log.warning("head not signed", reason=str(error))
+            self._retry_s = time.monotonic() + STORE_RETRY_MS / 1000
+        except Exception as error:  # noqa: BLE001 - a signer that fails in an unknown way must not sign again
+            self._fail(error)
+
+    def _is_due(self) -> bool:
+        if not self._may_sign or self._newest is None or self._newest.size <= self._signed_size:
+            return False
+        return self._due_s() <= time.monotonic()
+
+    def _due_s(self) -> float:
+        """Return when the next head may be signed."""
+        last = self._rounds.get(self._signed_size)
+        return max(self._retry_s, last.started_s + ROUND_MS / 1000 if last else 0.0)
+
+    def _wait_s(self) -> float | None:
+        """Return how long to sleep unless something comes; None where only something new matters."""
+        if not self._may_sign or self._newest is None or self._newest.size <= self._signed_size:
+            return None
+        return max(self._due_s() - time.monotonic(), 0.001)
+
+    def _sign(self, head: Head) -> None:
+        if self._final is not None and head.size <= self._final[0]:
+            self._signed_size = self._final[0]
+            return
+        origin = self._signer.key.name
+        checkpoint = Checkpoint(origin, head.size, head.root)
+        # Durable first: what is signed must be remembered by whoever signed it.
+        self._store.record_head(origin, head)
+        signature = sign(checkpoint.text, self._signer)
+        round_ = _Round(checkpoint, signature, {}, time.monotonic())
+        self._rounds[head.size] = round_
+        self._signed_size = head.size
+        while len(self._rounds) > ROUNDS_KEPT:
+            del self._rounds[min(self._rounds)]
+        self._latest = (head.size, round_.note.encode())
+        # Followers start while the leader's own cosignature is stored.
+        self._on_change()
+        own = self._witnesses.get(self._cosigner.key)
+        if own is not None:
+            round_.cosignatures[own] = self._cosigner.cosign(checkpoint)
+            self.cosigned_sizes[own] = head.size
+        self._judge(round_)
+
+    def _answer(self, note: Note, future: Future[int]) -> None:
+        try:
+            self._take(note)
+        except (StoreFullError, StoreBusyError) as error:
+            future.set_exception(NotServingError(NodeCondition.DISK_FULL, str(error)))
+        except (UnknownHeadError, DecodeError, VerificationError) as error:
+            future.set_exception(error)
+        except Exception as error:  # noqa: BLE001 - as in _try_sign; the caller must not wait for ever
+            future.set_exception(NotServingError(NodeCondition.HALTED, str(error)))
+            self._fail(error)
+        else:
+            future.set_result(self._final[0] if self._final else 0)
+
+    def _take(self, note: Note) -> None:
+        checkpoint = Checkpoint.parse(note.text)
+        verified = note.verified_by(self._witnesses)
+        round_ = self._rounds.get(checkpoint.size)
+        is_past = self._final is not None and checkpoint.size <= self._final[0]
+        if is_past:
+            self._check_own(checkpoint)
+        elif round_ is None or round_.checkpoint != checkpoint:
+            raise UnknownHeadError(f"this log signed no head of {checkpoint.size} leaves like that")
+        for signature in verified:
+            name = self._witnesses[signature.key]
+            self.cosigned_sizes[name] = max(self.cosigned_sizes.get(name, 0), checkpoint.size)
+        # A head that became final without this cosigner, or lies before one that did, needs nothing more.
+        if is_past or round_ is None:
+            return
+        by_line = {(line.name, line.key_id): line for line in note.signatures}
+        for signature in verified:
+            line = by_line[signature.key.name, signature.key.key_id]
+            round_.cosignatures[self._witnesses[signature.key]] = line
+        self._judge(round_)
+
+    def _check_own(self, checkpoint: Checkpoint) -> None:
+        with self._store.snapshot() as view:
+            if (
+                checkpoint.origin != self._signer.key.name
+                or view.root(checkpoint.size) != checkpoint.root
+            ):
+                raise UnknownHeadError(f"this log has another head of {checkpoint.size} leaves")
+
+    def _judge(self, round_: _Round) -> None:
+        """Make the round's checkpoint final if its cosigners are the quorum."""
+        try:
+            self._policy.check_quorum(round_.cosignatures)
+        except VerificationError:
+            return
+        note = round_.note.with_signatures(*round_.cosignatures.values())
+        # What is kept as final must convince others, not only this process.
+        self._policy.check(note)
+        size, data = round_.checkpoint.size, note.encode()
+        self._store.add_checkpoint(size, data)
+        self._final = (size, data)
+        for older in [known for known in self._rounds if known <= size]:
+            del self._rounds[older]
+        if size >= self._signed_size:
+            self._latest = self._final
+        self._on_change()
+
+    def _fail(self, error: Exception) -> None:
+        detected = isinstance(error, RollbackDetectedError | ForkDetectedError)
+        condition = NodeCondition.ROLLBACK_DETECTED if detected else NodeCondition.HALTED
+        _log.critical("signing ended", reason=str(error), exc_info=error)
+        self.forbid(NotServingError(condition, f"no head is signed any more: {error}"))
+        if not self._failed:
+            self._failed = True
+            self._on_failure(f"{type(error).__name__}: {error}")
