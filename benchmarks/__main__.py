@@ -8,7 +8,7 @@ import sys
 
 from benchmarks.measure import report
 
-LEDGER = ("cycle",)
+LEDGER = ("cycle", "proofs", "start")
 
 
 def main(arguments: list[str]) -> int:

@@ -264,6 +264,9 @@ class Draft:
         self._submissions: dict[int, OpenSubmission] = {}
         self._positions: dict[tuple[int, int], Position] = {}
         self._cycles: dict[int, Cycle] = {}
+        self._columns: (
+            tuple[Registry, npt.NDArray[np.bool_], npt.NDArray[np.bool_]] | None
+        ) = None
 
     @property
     def next_index(self) -> int:
@@ -389,12 +392,20 @@ class Draft:
 
     def licensed(self) -> npt.NDArray[np.bool_]:
         """Return, by registry number, whose licence is in force at this block's time."""
-        parties = self.registry.participants
-        return np.array([party.is_licensed(self.time_ms) for party in parties], dtype=np.bool_)
+        return self._standing()[1]
 
     def may_owe(self) -> npt.NDArray[np.bool_]:
         """Return, by registry number, whose role lets it owe and be owed."""
-        return np.array([party.role in OBLIGORS for party in self.registry.participants], np.bool_)
+        return self._standing()[2]
+
+    def _standing(self) -> tuple[Registry, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        """Return the register with its columns, made once for each register that the block sees."""
+        if self._columns is None or self._columns[0] is not self.registry:
+            parties = self.registry.participants
+            licensed = np.array([party.is_licensed(self.time_ms) for party in parties], np.bool_)
+            may_owe = np.array([party.role in OBLIGORS for party in parties], np.bool_)
+            self._columns = (self.registry, licensed, may_owe)
+        return self._columns
 
     def seal(self) -> tuple[TreeChange, bytes]:
         """Write registers and positions as rows, and return the tree's change and the hash over all rows.
