@@ -38,8 +38,8 @@ def encode_token(query: bytes, key: bytes) -> str:
     return base64.urlsafe_b64encode(data + _checksum(data)).decode()
 
 
-def decode_token(query: bytes, token: str) -> bytes:
-    """Return the key at which the page starts; of the empty token, the empty key.
+def decode_token(query: bytes, token: str, key_bytes: int) -> bytes:
+    """Return the key, of `key_bytes`, at which the page starts; of the empty token, the empty key.
 
     Raises: DecodeError: not a token, or another query's.
     """
@@ -53,6 +53,7 @@ def decode_token(query: bytes, token: str) -> bytes:
         raise DecodeError(_BAD_TOKEN) from error
     data, checksum = raw[:-_DIGEST_BYTES], raw[-_DIGEST_BYTES:]
     head = _VERSION + query_digest(query)
-    if checksum != _checksum(data) or not data.startswith(head):
+    key = data[len(head) :]
+    if checksum != _checksum(data) or not data.startswith(head) or len(key) != key_bytes:
         raise DecodeError(_BAD_TOKEN)
-    return data[len(head) :]
+    return key

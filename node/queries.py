@@ -19,7 +19,15 @@ import numpy as np
 from clearing.codec import Layout, uint
 from clearing.errors import DecodeError
 from clearing.records.obligation import SALT_BYTES, SECRET_BYTES, Items, items_view
-from clearing.rows import Reader, Table, key_position, key_request, key_u32, key_u64
+from clearing.rows import (
+    Reader,
+    Table,
+    key_position,
+    key_request,
+    key_result,
+    key_u32,
+    key_u64,
+)
 from clearing.rules.cycles import AssetResult, Cycle, ResultRow
 from clearing.rules.governance import Proposal
 from clearing.rules.obligations import LIFECYCLE, ItemStates, Mask
@@ -39,6 +47,13 @@ ROWS_READ_MAX = 20_000
 """Rows looked at for one page, before it comes back short."""
 
 _ITEM_KEY = Layout("obligation page", uint("submission", 8), uint("item", 4))
+_RESULT_KEY = Layout("cycle result page", uint("asset", 2), uint("participant", 4))
+ITEM_KEY_BYTES = _ITEM_KEY.width
+RESULT_KEY_BYTES = _RESULT_KEY.width
+POSITION_KEY_BYTES = len(key_position(0, 0))
+SETTLEMENT_KEY_BYTES = len(key_u32(0, 0))
+CYCLE_KEY_BYTES = len(key_u32(0))
+PROPOSAL_KEY_BYTES = len(key_u64(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,10 +206,11 @@ def positions(
 
     Raises: DecodeError: `start` is not a key that a page returned.
     """
-    width = len(key_position(0, 0))
     prefix = b"" if wanted.participant is None else key_u32(wanted.participant)
     rows: list[Position] = []
-    for count, (key, value) in enumerate(reader.scan(Table.POSITIONS, prefix, _key(start, width))):
+    for count, (key, value) in enumerate(
+        reader.scan(Table.POSITIONS, prefix, _key(start, POSITION_KEY_BYTES))
+    ):
         if len(rows) == rows_max or count == ROWS_READ_MAX:
             return Page(tuple(rows), key)
         if wanted.asset is None or int.from_bytes(key[4:], "big") == wanted.asset:
@@ -244,7 +260,9 @@ def settlements(
     """
     prefix = b"" if wanted.cycle is None else key_u32(wanted.cycle)
     rows: list[SettlementRow] = []
-    for count, (key, value) in enumerate(reader.scan(Table.SETTLEMENTS, prefix, _key(start, 8))):
+    for count, (key, value) in enumerate(
+        reader.scan(Table.SETTLEMENTS, prefix, _key(start, SETTLEMENT_KEY_BYTES))
+    ):
         if len(rows) == rows_max or count == ROWS_READ_MAX:
             return Page(tuple(rows), key)
         instruction = SettlementInstruction.decode(value)
@@ -287,7 +305,9 @@ def cycles(
     Raises: DecodeError: `start` is not a key that a page returned.
     """
     rows: list[CycleRow] = []
-    for count, (key, value) in enumerate(reader.scan(Table.CYCLES, b"", _key(start, 4))):
+    for count, (key, value) in enumerate(
+        reader.scan(Table.CYCLES, b"", _key(start, CYCLE_KEY_BYTES))
+    ):
         if len(rows) == rows_max or count == ROWS_READ_MAX:
             return Page(tuple(rows), key)
         row = _cycle_row(int.from_bytes(key, "big"), value, final_size)
@@ -309,16 +329,40 @@ class CycleAssetRow:
 
 
 def cycle_results(
-    reader: Reader, number: int, participant: int | None
-) -> tuple[CycleAssetRow, ...]:
-    """Return a cycle's results by asset, ascending, with all rows or one participant's."""
-    found = []
-    for _, value in reader.scan(Table.CYCLE_RESULTS, key_u32(number)):
+    reader: Reader,
+    number: int,
+    participant: int | None = None,
+    start: bytes = b"",
+    rows_max: int = PAGE_ROWS_DEFAULT,
+) -> Page[CycleAssetRow]:
+    """Return a page of a cycle's result, ascending by asset and participant: everybody's rows, or one participant's.
+
+    Each asset comes with its totals, also when its rows go on from the page before or on the page after.
+    Raises: DecodeError: `start` is not a key that a page returned.
+    """
+    at = _RESULT_KEY.decode(start) if start else {"asset": 0, "participant": 0}
+    found: list[CycleAssetRow] = []
+    room = rows_max
+    for key, value in reader.scan(
+        Table.CYCLE_RESULTS, key_u32(number), key_result(number, at["asset"])
+    ):
+        asset = int.from_bytes(key[4:], "big")
+        first = at["participant"] if asset == at["asset"] else 0
         result = AssetResult.decode(value)
-        rows = tuple(row for row in result.rows if participant in (None, row.participant))
+        rows = tuple(
+            row
+            for row in result.rows
+            if row.participant >= first and participant in (None, row.participant)
+        )
         totals = (result.obligations, result.gross, result.net)
-        found.append(CycleAssetRow(result.asset, result.method, *totals, rows))
-    return tuple(found)
+        if len(rows) > room:
+            if room:
+                found.append(CycleAssetRow(asset, result.method, *totals, rows[:room]))
+            next_key = _RESULT_KEY.encode(asset=asset, participant=rows[room].participant)
+            return Page(tuple(found), next_key)
+        found.append(CycleAssetRow(asset, result.method, *totals, rows))
+        room -= len(rows)
+    return Page(tuple(found))
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,7 +387,7 @@ def proposals(
     Raises: DecodeError: `start` is not a key that a page returned.
     """
     rows: list[ProposalRow] = []
-    for key, value in reader.scan(Table.PROPOSALS, b"", _key(start, 8)):
+    for key, value in reader.scan(Table.PROPOSALS, b"", _key(start, PROPOSAL_KEY_BYTES)):
         if len(rows) == rows_max:
             return Page(tuple(rows), key)
         index, found = int.from_bytes(key, "big"), Proposal.decode(value)

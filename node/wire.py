@@ -13,7 +13,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from clearing.errors import DecodeError
 from clearing.log import merkle
@@ -92,6 +92,11 @@ def exactly(data: bytes, width: int, field: str) -> bytes:
     if len(data) != width:
         raise DecodeError(f"{field} must be {width} bytes, got {len(data)}")
     return data
+
+
+def optional(message: Any, field: str) -> Any:
+    """Return a field's value, or None where it was left out."""
+    return getattr(message, field) if message.HasField(field) else None
 
 
 def note_text(note: bytes) -> str:

@@ -10,7 +10,7 @@ Threads: `submit`, `final_beyond` and everything of Replication are called on th
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -302,8 +302,8 @@ class NodeHead:
 class Replication(Protocol):
     """A node's part in replication; a follower answers all but `head` with NotLeaderError."""
 
-    def stream(self, handshake: Handshake) -> AsyncIterator[BlockPart | FinalNote]:
-        """Yield sealed blocks from the handshake's index on, then each new one, and newer final checkpoints.
+    def stream(self, handshake: Handshake) -> AsyncGenerator[BlockPart | FinalNote, None]:
+        """Yield sealed blocks from the handshake's index on, then each new one, and newer final checkpoints; never ends.
 
         Raises, when first iterated: NotLeaderError; WrongNetworkError; NotServingError with ROLLBACK_DETECTED when
         the follower's head is ahead of this log or contradicts it; DecodeError, VerificationError: a bad note.

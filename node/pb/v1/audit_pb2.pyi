@@ -372,7 +372,7 @@ class ListProposalsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Most rows wanted, at most 1,000; 0 asks for 100."""
+    """Most rows wanted: 0 asks for 1,000, more than 10,000 is read as 10,000."""
     page_token: _builtins.str
     """Empty for the first page, else `next_page_token` of the page before."""
     def __init__(
@@ -498,7 +498,7 @@ class QueryObligationsRequest(_message.Message):
     cycle: _builtins.int
     """Only items that this cycle took in."""
     page_size: _builtins.int
-    """Most rows wanted, at most 10,000; 0 asks for 1,000."""
+    """Most rows wanted: 0 asks for 1,000, more than 10,000 is read as 10,000."""
     page_token: _builtins.str
     """Empty for the first page, else `next_page_token` of the page before with the same filter."""
     @_builtins.property
@@ -561,7 +561,7 @@ class QueryObligationsResponse(_message.Message):
 
     @_builtins.property
     def as_of(self) -> _types_pb2.LedgerHead:
-        """What this page describes; later pages may describe a later moment, rows never move between pages."""
+        """What this page describes."""
 
     def __init__(
         self,
@@ -593,7 +593,7 @@ class QueryPositionsRequest(_message.Message):
     asset: _builtins.int
     """Only in this asset."""
     page_size: _builtins.int
-    """Most rows wanted, at most 10,000; 0 asks for 1,000."""
+    """Most rows wanted: 0 asks for 1,000, more than 10,000 is read as 10,000."""
     page_token: _builtins.str
     """Empty for the first page, else `next_page_token` of the page before with the same filter."""
     def __init__(
@@ -672,7 +672,7 @@ class QueryInstructionsRequest(_message.Message):
     asset: _builtins.int
     """Only in this asset."""
     page_size: _builtins.int
-    """Most rows wanted, at most 10,000; 0 asks for 1,000."""
+    """Most rows wanted: 0 asks for 1,000, more than 10,000 is read as 10,000."""
     page_token: _builtins.str
     """Empty for the first page, else `next_page_token` of the page before with the same filter."""
     @_builtins.property
@@ -744,21 +744,29 @@ Global___QueryInstructionsResponse: _TypeAlias = QueryInstructionsResponse  # no
 
 @_typing.final
 class QueryCycleRequest(_message.Message):
-    """Which cycle."""
+    """Which cycle, and which page of its net positions."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CYCLE_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     cycle: _builtins.int
     """Its number, from 1."""
+    page_size: _builtins.int
+    """Most net positions wanted: 0 asks for 1,000, more than 10,000 is read as 10,000."""
+    page_token: _builtins.str
+    """Empty for the first page, else `next_page_token` of the page before."""
     def __init__(
         self,
         *,
         cycle: _builtins.int = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cycle", b"cycle"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cycle", b"cycle", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -766,35 +774,41 @@ Global___QueryCycleRequest: _TypeAlias = QueryCycleRequest  # noqa: Y015
 
 @_typing.final
 class QueryCycleResponse(_message.Message):
-    """One cycle with its whole result."""
+    """One cycle with a page of its result."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CYCLE_FIELD_NUMBER: _builtins.int
     ASSETS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     AS_OF_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Asks for the next page; empty on the last. Valid on any node. Local."""
     @_builtins.property
     def cycle(self) -> _types_pb2.Cycle:
         """The cycle."""
 
     @_builtins.property
     def assets(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.CycleAsset]:
-        """Its result by asset, ascending, with every participant's net position."""
+        """Its result by asset, ascending, with net positions by participant, ascending. An asset whose positions are cut by
+        the page's end comes again on the next page, its totals with it.
+        """
 
     @_builtins.property
     def as_of(self) -> _types_pb2.LedgerHead:
-        """What this answer describes."""
+        """What this page describes."""
 
     def __init__(
         self,
         *,
         cycle: _types_pb2.Cycle | None = ...,
         assets: _abc.Iterable[_types_pb2.CycleAsset] | None = ...,
+        next_page_token: _builtins.str = ...,
         as_of: _types_pb2.LedgerHead | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "cycle", b"cycle"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "assets", b"assets", "cycle", b"cycle"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "assets", b"assets", "cycle", b"cycle", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

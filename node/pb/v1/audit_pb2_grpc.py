@@ -99,8 +99,8 @@ class AuditServiceServicer:
     def GetCheckpoint(self, request, context):
         """Return the newest checkpoint and the proof that it extends the one the caller has.
 
-        Errors: FAILED_PRECONDITION (ROLLBACK: this node's newest is smaller than `since_size`), UNAVAILABLE with RetryInfo
-        (none yet).
+        Errors: FAILED_PRECONDITION (ROLLBACK: `since_size` is beyond this node's log), UNAVAILABLE with RetryInfo
+        (NOT_YET_FINAL: none yet, or none as great as `since_size`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -173,7 +173,7 @@ class AuditServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def QueryCycle(self, request, context):
-        """Supervisors: show one cycle with every participant's net position. Errors: NOT_FOUND.
+        """Supervisors: show one cycle with every participant's net position, page by page. Errors: NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

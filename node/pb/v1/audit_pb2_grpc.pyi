@@ -41,8 +41,8 @@ class AuditServiceStub:
     GetCheckpoint: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetCheckpointRequest, _audit_pb2.GetCheckpointResponse]
     """Return the newest checkpoint and the proof that it extends the one the caller has.
 
-    Errors: FAILED_PRECONDITION (ROLLBACK: this node's newest is smaller than `since_size`), UNAVAILABLE with RetryInfo
-    (none yet).
+    Errors: FAILED_PRECONDITION (ROLLBACK: `since_size` is beyond this node's log), UNAVAILABLE with RetryInfo
+    (NOT_YET_FINAL: none yet, or none as great as `since_size`).
     """
     GetInclusionProof: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetInclusionProofRequest, _audit_pb2.GetInclusionProofResponse]
     """Return the proof that a leaf is in the log. Errors: NOT_FOUND (size beyond the log, or index beyond size)."""
@@ -68,7 +68,7 @@ class AuditServiceStub:
     QueryInstructions: _grpc.UnaryUnaryMultiCallable[_audit_pb2.QueryInstructionsRequest, _audit_pb2.QueryInstructionsResponse]
     """Supervisors: list settlement instructions of all parties, by cycle and number, ascending."""
     QueryCycle: _grpc.UnaryUnaryMultiCallable[_audit_pb2.QueryCycleRequest, _audit_pb2.QueryCycleResponse]
-    """Supervisors: show one cycle with every participant's net position. Errors: NOT_FOUND."""
+    """Supervisors: show one cycle with every participant's net position, page by page. Errors: NOT_FOUND."""
 
 @_typing.type_check_only
 class AuditServiceAsyncStub(AuditServiceStub):
@@ -78,8 +78,8 @@ class AuditServiceAsyncStub(AuditServiceStub):
     GetCheckpoint: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetCheckpointRequest, _audit_pb2.GetCheckpointResponse]  # type: ignore[assignment]
     """Return the newest checkpoint and the proof that it extends the one the caller has.
 
-    Errors: FAILED_PRECONDITION (ROLLBACK: this node's newest is smaller than `since_size`), UNAVAILABLE with RetryInfo
-    (none yet).
+    Errors: FAILED_PRECONDITION (ROLLBACK: `since_size` is beyond this node's log), UNAVAILABLE with RetryInfo
+    (NOT_YET_FINAL: none yet, or none as great as `since_size`).
     """
     GetInclusionProof: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetInclusionProofRequest, _audit_pb2.GetInclusionProofResponse]  # type: ignore[assignment]
     """Return the proof that a leaf is in the log. Errors: NOT_FOUND (size beyond the log, or index beyond size)."""
@@ -105,7 +105,7 @@ class AuditServiceAsyncStub(AuditServiceStub):
     QueryInstructions: _aio.UnaryUnaryMultiCallable[_audit_pb2.QueryInstructionsRequest, _audit_pb2.QueryInstructionsResponse]  # type: ignore[assignment]
     """Supervisors: list settlement instructions of all parties, by cycle and number, ascending."""
     QueryCycle: _aio.UnaryUnaryMultiCallable[_audit_pb2.QueryCycleRequest, _audit_pb2.QueryCycleResponse]  # type: ignore[assignment]
-    """Supervisors: show one cycle with every participant's net position. Errors: NOT_FOUND."""
+    """Supervisors: show one cycle with every participant's net position, page by page. Errors: NOT_FOUND."""
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
     """Heads, proofs, leaves and queries."""
@@ -118,8 +118,8 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_audit_pb2.GetCheckpointResponse, _abc.Awaitable[_audit_pb2.GetCheckpointResponse]]:
         """Return the newest checkpoint and the proof that it extends the one the caller has.
 
-        Errors: FAILED_PRECONDITION (ROLLBACK: this node's newest is smaller than `since_size`), UNAVAILABLE with RetryInfo
-        (none yet).
+        Errors: FAILED_PRECONDITION (ROLLBACK: `since_size` is beyond this node's log), UNAVAILABLE with RetryInfo
+        (NOT_YET_FINAL: none yet, or none as great as `since_size`).
         """
 
     @_abc_1.abstractmethod
@@ -205,6 +205,6 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_pb2.QueryCycleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_audit_pb2.QueryCycleResponse, _abc.Awaitable[_audit_pb2.QueryCycleResponse]]:
-        """Supervisors: show one cycle with every participant's net position. Errors: NOT_FOUND."""
+        """Supervisors: show one cycle with every participant's net position, page by page. Errors: NOT_FOUND."""
 
 def add_AuditServiceServicer_to_server(servicer: AuditServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -3,8 +3,8 @@
 isort:skip_file
 Running a node: what it is and how it stands.
 
-Caller: ministry, central bank, regulator, licensed operators, nodes of the network, and the participant that runs
-this node. Nothing here changes the ledger: an operator acts by signed instructions, as everyone does. Conventions:
+Caller: ministry, central bank, regulator, licensed operators, and the participant that runs this node. Nothing here
+changes the ledger: an operator acts by signed instructions, as everyone does. Conventions:
 types.proto.
 """
 

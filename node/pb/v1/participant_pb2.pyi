@@ -224,7 +224,7 @@ class ListObligationsRequest(_message.Message):
     cycle: _builtins.int
     """Only items that this cycle took in."""
     page_size: _builtins.int
-    """Most rows wanted, at most 10,000; 0 asks for 1,000."""
+    """Most rows wanted: 0 asks for 1,000, more than 10,000 is read as 10,000."""
     page_token: _builtins.str
     """Empty for the first page, else `next_page_token` of the page before with the same filter."""
     @_builtins.property
@@ -282,7 +282,7 @@ class ListObligationsResponse(_message.Message):
 
     @_builtins.property
     def as_of(self) -> _types_pb2.LedgerHead:
-        """What this page describes; later pages may describe a later moment, rows never move between pages."""
+        """What this page describes."""
 
     def __init__(
         self,
@@ -311,7 +311,7 @@ class ListPositionsRequest(_message.Message):
     asset: _builtins.int
     """Only this asset."""
     page_size: _builtins.int
-    """Most rows wanted, at most 10,000; 0 asks for 1,000."""
+    """Most rows wanted: 0 asks for 1,000, more than 10,000 is read as 10,000."""
     page_token: _builtins.str
     """Empty for the first page, else `next_page_token` of the page before with the same filter."""
     def __init__(
@@ -378,7 +378,7 @@ class ListInstructionsRequest(_message.Message):
     cycle: _builtins.int
     """Only those of this cycle."""
     page_size: _builtins.int
-    """Most rows wanted, at most 10,000; 0 asks for 1,000."""
+    """Most rows wanted: 0 asks for 1,000, more than 10,000 is read as 10,000."""
     page_token: _builtins.str
     """Empty for the first page, else `next_page_token` of the page before with the same filter."""
     @_builtins.property
@@ -447,7 +447,7 @@ class ListCyclesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Most rows wanted, at most 10,000; 0 asks for 1,000."""
+    """Most rows wanted: 0 asks for 1,000, more than 10,000 is read as 10,000."""
     page_token: _builtins.str
     """Empty for the first page, else `next_page_token` of the page before with the same filter."""
     @_builtins.property

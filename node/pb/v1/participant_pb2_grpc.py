@@ -96,10 +96,10 @@ class ParticipantServiceServicer:
 
         The answer comes after the block that holds it is on disk. Sending the same bytes again returns the first answer
         (`repeated`), also after a restart; other bytes under the same client id are refused with EXISTS_DIFFERENT.
-        Errors: INVALID_ARGUMENT (any reject code, with a violation for each bad item), PERMISSION_DENIED (NOT_LICENSED,
-        ROLE_NOT_ALLOWED, or signed by another participant than the caller), FAILED_PRECONDITION (NOT_LEADER with
-        metadata "leader_endpoint"), RESOURCE_EXHAUSTED with RetryInfo (queue full), DEADLINE_EXCEEDED (undecided: ask
-        GetRequest, or send the same bytes again).
+        Errors: a reject code, with a violation for each bad item (its status: README, errors); PERMISSION_DENIED
+        (NOT_AUTHORISED: signed as another participant than the caller); FAILED_PRECONDITION (NOT_LEADER with metadata
+        "leader_endpoint"); RESOURCE_EXHAUSTED (QUEUE_FULL) with RetryInfo; UNAVAILABLE (OUTCOME_UNKNOWN) and
+        DEADLINE_EXCEEDED (undecided: ask GetRequest, or send the same bytes again).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -159,8 +159,8 @@ class ParticipantServiceServicer:
         """Make a receipt that verifies offline, for an obligation of which the caller is a party, for a whole submission
         that it made, or for an instruction that it gave.
 
-        Errors: NOT_FOUND (no such leaf or item, or not the caller's), UNAVAILABLE with RetryInfo (recorded, but no final
-        checkpoint covers it yet).
+        Waits a little for a final checkpoint that covers it. Errors: NOT_FOUND (no such leaf or item, or not the
+        caller's), UNAVAILABLE with RetryInfo (NOT_YET_FINAL).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

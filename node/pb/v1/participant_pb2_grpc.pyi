@@ -43,10 +43,10 @@ class ParticipantServiceStub:
 
     The answer comes after the block that holds it is on disk. Sending the same bytes again returns the first answer
     (`repeated`), also after a restart; other bytes under the same client id are refused with EXISTS_DIFFERENT.
-    Errors: INVALID_ARGUMENT (any reject code, with a violation for each bad item), PERMISSION_DENIED (NOT_LICENSED,
-    ROLE_NOT_ALLOWED, or signed by another participant than the caller), FAILED_PRECONDITION (NOT_LEADER with
-    metadata "leader_endpoint"), RESOURCE_EXHAUSTED with RetryInfo (queue full), DEADLINE_EXCEEDED (undecided: ask
-    GetRequest, or send the same bytes again).
+    Errors: a reject code, with a violation for each bad item (its status: README, errors); PERMISSION_DENIED
+    (NOT_AUTHORISED: signed as another participant than the caller); FAILED_PRECONDITION (NOT_LEADER with metadata
+    "leader_endpoint"); RESOURCE_EXHAUSTED (QUEUE_FULL) with RetryInfo; UNAVAILABLE (OUTCOME_UNKNOWN) and
+    DEADLINE_EXCEEDED (undecided: ask GetRequest, or send the same bytes again).
     """
     Instruct: _grpc.UnaryUnaryMultiCallable[_participant_pb2.InstructRequest, _participant_pb2.InstructResponse]
     """Record one signed instruction: affirm, reject, rescind, run a cycle, evidence, confirm, fail, pledge, propose,
@@ -68,8 +68,8 @@ class ParticipantServiceStub:
     """Make a receipt that verifies offline, for an obligation of which the caller is a party, for a whole submission
     that it made, or for an instruction that it gave.
 
-    Errors: NOT_FOUND (no such leaf or item, or not the caller's), UNAVAILABLE with RetryInfo (recorded, but no final
-    checkpoint covers it yet).
+    Waits a little for a final checkpoint that covers it. Errors: NOT_FOUND (no such leaf or item, or not the
+    caller's), UNAVAILABLE with RetryInfo (NOT_YET_FINAL).
     """
     WatchCheckpoints: _grpc.UnaryStreamMultiCallable[_participant_pb2.WatchCheckpointsRequest, _participant_pb2.WatchCheckpointsResponse]
     """Send every new final checkpoint, each with the proof that it extends the one sent before."""
@@ -84,10 +84,10 @@ class ParticipantServiceAsyncStub(ParticipantServiceStub):
 
     The answer comes after the block that holds it is on disk. Sending the same bytes again returns the first answer
     (`repeated`), also after a restart; other bytes under the same client id are refused with EXISTS_DIFFERENT.
-    Errors: INVALID_ARGUMENT (any reject code, with a violation for each bad item), PERMISSION_DENIED (NOT_LICENSED,
-    ROLE_NOT_ALLOWED, or signed by another participant than the caller), FAILED_PRECONDITION (NOT_LEADER with
-    metadata "leader_endpoint"), RESOURCE_EXHAUSTED with RetryInfo (queue full), DEADLINE_EXCEEDED (undecided: ask
-    GetRequest, or send the same bytes again).
+    Errors: a reject code, with a violation for each bad item (its status: README, errors); PERMISSION_DENIED
+    (NOT_AUTHORISED: signed as another participant than the caller); FAILED_PRECONDITION (NOT_LEADER with metadata
+    "leader_endpoint"); RESOURCE_EXHAUSTED (QUEUE_FULL) with RetryInfo; UNAVAILABLE (OUTCOME_UNKNOWN) and
+    DEADLINE_EXCEEDED (undecided: ask GetRequest, or send the same bytes again).
     """
     Instruct: _aio.UnaryUnaryMultiCallable[_participant_pb2.InstructRequest, _participant_pb2.InstructResponse]  # type: ignore[assignment]
     """Record one signed instruction: affirm, reject, rescind, run a cycle, evidence, confirm, fail, pledge, propose,
@@ -109,8 +109,8 @@ class ParticipantServiceAsyncStub(ParticipantServiceStub):
     """Make a receipt that verifies offline, for an obligation of which the caller is a party, for a whole submission
     that it made, or for an instruction that it gave.
 
-    Errors: NOT_FOUND (no such leaf or item, or not the caller's), UNAVAILABLE with RetryInfo (recorded, but no final
-    checkpoint covers it yet).
+    Waits a little for a final checkpoint that covers it. Errors: NOT_FOUND (no such leaf or item, or not the
+    caller's), UNAVAILABLE with RetryInfo (NOT_YET_FINAL).
     """
     WatchCheckpoints: _aio.UnaryStreamMultiCallable[_participant_pb2.WatchCheckpointsRequest, _participant_pb2.WatchCheckpointsResponse]  # type: ignore[assignment]
     """Send every new final checkpoint, each with the proof that it extends the one sent before."""
@@ -128,10 +128,10 @@ class ParticipantServiceServicer(metaclass=_abc_1.ABCMeta):
 
         The answer comes after the block that holds it is on disk. Sending the same bytes again returns the first answer
         (`repeated`), also after a restart; other bytes under the same client id are refused with EXISTS_DIFFERENT.
-        Errors: INVALID_ARGUMENT (any reject code, with a violation for each bad item), PERMISSION_DENIED (NOT_LICENSED,
-        ROLE_NOT_ALLOWED, or signed by another participant than the caller), FAILED_PRECONDITION (NOT_LEADER with
-        metadata "leader_endpoint"), RESOURCE_EXHAUSTED with RetryInfo (queue full), DEADLINE_EXCEEDED (undecided: ask
-        GetRequest, or send the same bytes again).
+        Errors: a reject code, with a violation for each bad item (its status: README, errors); PERMISSION_DENIED
+        (NOT_AUTHORISED: signed as another participant than the caller); FAILED_PRECONDITION (NOT_LEADER with metadata
+        "leader_endpoint"); RESOURCE_EXHAUSTED (QUEUE_FULL) with RetryInfo; UNAVAILABLE (OUTCOME_UNKNOWN) and
+        DEADLINE_EXCEEDED (undecided: ask GetRequest, or send the same bytes again).
         """
 
     @_abc_1.abstractmethod
@@ -201,8 +201,8 @@ class ParticipantServiceServicer(metaclass=_abc_1.ABCMeta):
         """Make a receipt that verifies offline, for an obligation of which the caller is a party, for a whole submission
         that it made, or for an instruction that it gave.
 
-        Errors: NOT_FOUND (no such leaf or item, or not the caller's), UNAVAILABLE with RetryInfo (recorded, but no final
-        checkpoint covers it yet).
+        Waits a little for a final checkpoint that covers it. Errors: NOT_FOUND (no such leaf or item, or not the
+        caller's), UNAVAILABLE with RetryInfo (NOT_YET_FINAL).
         """
 
     @_abc_1.abstractmethod

@@ -15,6 +15,9 @@ Conventions, for every file of this package:
     answers the same. Local: this node's own knowledge, which other nodes need not share at this moment.
   - Absent and UNSPECIFIED enumeration values are never sent by a node and are refused from a client where a
     choice is required.
+  - Lists go in the order of their keys. A page may hold fewer rows than asked for, even none, and yet not be the last:
+    go on until `next_page_token` is empty. Later pages may describe a later moment (`as_of`); rows never move
+    between pages.
   - A refused request carries google.rpc details: ErrorInfo (domain "clearing.v1", reason = the code's name,
     metadata "number" and "remedy"), BadRequest with one violation an item ("items[7]"), RetryInfo where trying
     again helps. See README, errors.
