@@ -63,16 +63,15 @@ class View:
 
         Raises: KeyError: there is none.
         """
-        leaf = self._get(Database.LEAVES, u64(index)) if index >= 0 else None
+        leaf = self._at(Database.LEAVES, index)
         if leaf is None:
             raise KeyError(f"the log has no leaf {index}")
         return leaf
 
     def body(self, index: int) -> bytes | None:
         """Return the whole body of the leaf at `index`, or None where it is withheld or has none."""
-        key = u64(index)
-        body = self._get(Database.BODIES, key)
-        return body if body is not None else self._get(Database.PUBLIC, key)
+        body = self._at(Database.BODIES, index)
+        return body if body is not None else self._at(Database.PUBLIC, index)
 
     # -- merkle.NodeReader
 
@@ -81,11 +80,9 @@ class View:
 
         Raises: VerificationError: the log has no such complete subtree.
         """
-        value = (
-            self._get(Database.NODES, u64(tables.node_position(level, index)))
-            if level >= 0 and index >= 0
-            else None
-        )
+        possible = 0 <= level < 64 and index >= 0
+        position = tables.node_position(level, index) if possible else -1
+        value = self._at(Database.NODES, position)
         if value is None:
             raise VerificationError(f"the log has no node {index} at level {level}")
         return value
@@ -127,21 +124,21 @@ class View:
 
         Raises: KeyError: there is none.
         """
-        key = u64(index)
-        public = self._get(Database.PUBLIC, key)
-        body = public if public is not None else self._get(Database.BODIES, key)
-        redacted = self._get(Database.REDACTED, key)
-        return Record(self.leaf(index), body or b"", public is not None, redacted or b"")
+        leaf = self.leaf(index)
+        public = self._at(Database.PUBLIC, index)
+        body = public if public is not None else self._at(Database.BODIES, index)
+        redacted = self._at(Database.REDACTED, index)
+        return Record(leaf, body or b"", public is not None, redacted or b"")
 
     def block_range(self, height: int) -> tuple[int, int]:
         """Return (first, end): the log indices of the block's leaves, its SEAL leaf at end - 1.
 
         Raises: KeyError: there is no block of that height.
         """
-        seal = self._get(Database.SEALS, u64(height)) if height >= 0 else None
+        seal = self._at(Database.SEALS, height)
         if seal is None:
             raise KeyError(f"there is no block {height}")
-        before = self._get(Database.SEALS, u64(height - 1)) if height else None
+        before = self._at(Database.SEALS, height - 1)
         first = 0 if before is None else tables.number_of(before) + 1
         return first, tables.number_of(seal) + 1
 
@@ -184,7 +181,7 @@ class View:
 
     def checkpoint(self, size: int) -> bytes | None:
         """Return the final checkpoint note of exactly `size` leaves, or None."""
-        return self._guarded(Database.CHECKPOINTS, u64(size))
+        return self._guarded(Database.CHECKPOINTS, u64(size)) if _fits(size) else None
 
     def latest_checkpoint(self) -> tuple[int, bytes] | None:
         """Return (size, note) of the largest final checkpoint, or None."""
@@ -196,12 +193,16 @@ class View:
 
     def checkpoint_covering(self, size: int) -> tuple[int, bytes] | None:
         """Return (size, note) of the smallest final checkpoint of at least `size` leaves, or None."""
+        if not _fits(size):
+            return None
         for key, value in self.items(Database.CHECKPOINTS, start=u64(size)):
             return tables.number_of(key), self._open_guard(Database.CHECKPOINTS, key, value)
         return None
 
     def cosignatures(self, size: int) -> list[bytes]:
         """Return the signature lines collected for the checkpoint of `size`, in order of key id and name."""
+        if not _fits(size):
+            return []
         return [
             self._open_guard(Database.COSIGNATURES, key, value)
             for key, value in self.items(Database.COSIGNATURES, prefix=u64(size))
@@ -232,6 +233,10 @@ class View:
     def _get(self, name: Name, key: bytes) -> bytes | None:
         return self._txn.get(key, db=self._databases[name])
 
+    def _at(self, name: Name, number: int) -> bytes | None:
+        """Return the value under a number; numbers come from clients and may be any."""
+        return self._get(name, u64(number)) if _fits(number) else None
+
     def _guarded(self, name: Name, key: bytes) -> bytes | None:
         value = self._get(name, key)
         return None if value is None else self._open_guard(name, key, value)
@@ -243,3 +248,8 @@ class View:
         except DecodeError as error:
             finding = Finding(FindingKind.ALTERED, name, tables.key_text(name, key), str(error))
             raise StoreDamagedError([finding]) from error
+
+
+def _fits(number: int) -> bool:
+    """Return whether a number can be a u64 key."""
+    return 0 <= number < 1 << 64

@@ -24,9 +24,7 @@ from tests.ledger_kit import ETH, P01, P02, P03, Net, item
 
 SETTINGS = StoreSettings(free_bytes_min=0, growth_wait_s=1)
 LOG, WITNESS = log_signer(), witness_signer()
-POLICY = Policy.parse(
-    f"log {LOG.key.vkey}\nwitness w1 {WITNESS.key.vkey}\nquorum w1\n".encode()
-)
+POLICY = Policy.parse(f"log {LOG.key.vkey}\nwitness w1 {WITNESS.key.vkey}\nquorum w1\n".encode())
 
 
 class DiskNet(Net):
