@@ -395,7 +395,7 @@ def test_readers_in_many_threads_see_whole_blocks_only(tmp_path: Path) -> None:
     done = threading.Event()
 
     def read() -> None:
-        while not done.is_set():
+        while not done.wait(0.002):
             with store.snapshot() as view:
                 tip = view.tip
                 if tip is None or tips.get(tip.log_size) != view.root(tip.log_size):
