@@ -305,11 +305,19 @@ def check_rows(columns: AssetColumns, participants: int, *, engine: Engine = DEF
     Raises: InvalidRow: the first bad row. InvalidColumns: `participants` out of range.
     """
     check_participants(participants)
-    find = engine.choose(_first_bad_row, _first_bad_row_numpy)
-    hi = columns.hi if columns.hi is not None else _NO_HIGH
-    row = find(columns.debtor, columns.creditor, columns.lo, hi, participants)
+    row = find_bad_row(columns, participants, engine=engine)
     if row != NO_ROW:
-        raise invalid_row(columns, int(row), participants)
+        raise invalid_row(columns, row, participants)
+
+
+def find_bad_row(columns: AssetColumns, participants: int, *, engine: Engine = DEFAULT) -> int:
+    """Find the first row that is no obligation.
+
+    Returns: its index, or NO_ROW.
+    """
+    find = engine.choose(_first_bad_row, _first_bad_row_numpy)
+    hi = _NO_HIGH if columns.hi is None else columns.hi
+    return int(find(columns.debtor, columns.creditor, columns.lo, hi, participants))
 
 
 def invalid_row(columns: AssetColumns, row: int, participants: int) -> InvalidRow:

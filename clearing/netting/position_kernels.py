@@ -1,0 +1,319 @@
+"""The loops that sum obligations into positions, one for each arithmetic tier, compiled and in numpy.
+
+Lives here: what `positions` runs. May not live here: anything that reads or makes a `Positions`.
+Invariants kept: a row is validated before it is added; ids are below `participants`, or nothing is written.
+
+How they are fast: one asset at a time, so that its sums stay in the nearest cache; rows in groups of 64,
+validated with a few vector instructions that the processor runs beside the sums of the group before;
+participant numbers read a 64-bit word at a time (2 or 4 of them, lowest row in the lowest bits: numba runs on
+little-endian machines only), which halves the loads.
+
+A kernel takes (debtor, creditor, lo, hi, bounds, cells, gross, state): rows bounds[k]..bounds[k+1]-1 are
+segment k, and it writes cells[k], uint64[participants, limbs]; gross[k], the gross total in four 32-bit places,
+the last one as large as it gets; and state[k] = TOO_WIDE when that total does not fit the tier, or the first bad
+row, where it stops. gross comes as zeros and state as NO_ROW.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clearing.netting import wide
+from clearing.netting.columns import (
+    NO_ROW,
+    AssetColumns,
+    Ids,
+    Tier,
+    find_bad_row,
+    gross_of,
+    tier_of,
+)
+from clearing.netting.engine import Engine, jit
+
+U64: TypeAlias = NDArray[np.uint64]
+I64: TypeAlias = NDArray[np.int64]
+Kernel: TypeAlias = Callable[[Ids, Ids, U64, U64, I64, U64, U64, I64], None]
+
+GROUP: Final = 64
+TOO_WIDE: Final = -2
+_BLOCK: Final = 1 << 16
+_ZERO: Final = np.uint64(0)
+_ONE: Final = np.uint64(1)
+_TWO: Final = np.uint64(2)
+_THREE: Final = np.uint64(3)
+_HALF: Final = np.uint64(32)
+_LOW_HALF: Final = np.uint64(2**32 - 1)
+_ALL_ONES: Final = np.uint64(2**64 - 1)
+_TOP: Final = np.uint64(63)
+# 64 numbers below 2^57 sum below 2^63.
+_GROUP_SAFE: Final = np.uint64(57)
+_SIGN_OF_HALF: Final = np.uint64(31)
+
+
+@jit
+def _id_faults(
+    payers: U64, payees: U64, start: np.uint64, words: int, lanes: np.uint64, limit: np.uint64
+) -> np.uint64:
+    """Check words of ids, 2 or 4 to a word, without unpacking them.
+
+    lanes: a 1 in each lane. limit: in each lane the top bit, which no id has, and the greatest id below it.
+    The top bit of a lane of limit - ids is clear when an id is too great; that of (t - lanes) & ~t is set
+    when a lane of t is zero, and never when none is.
+
+    Returns: a word whose top bits of lanes are all clear when every row is good; other bits mean nothing.
+    """
+    faults = _ZERO
+    for place in range(words):
+        payer = payers[start + np.uint64(place)]
+        payee = payees[start + np.uint64(place)]
+        apart = payer ^ payee
+        faults |= payer | payee | ((apart - lanes) & ~apart)
+        faults |= ~((limit - payer) & (limit - payee))
+    return faults
+
+
+@jit
+def _total_narrow(lo: U64, start: np.uint64, halves: U64) -> bool:
+    """Add a group of amounts below 2^57 to the gross total.
+
+    Returns: whether every amount is in 1..2^57; if not, nothing was added.
+    """
+    seen = _ZERO
+    total = _ZERO
+    for place in range(GROUP):
+        amount = lo[start + np.uint64(place)]
+        total += amount
+        seen |= amount - _ONE  # zero becomes the greatest number
+    if seen >> _GROUP_SAFE != _ZERO:
+        return False
+    halves[0] += total & _LOW_HALF
+    halves[1] += total >> _HALF
+    return True
+
+
+@jit
+def _total_wide(lo: U64, hi: U64, start: np.uint64, halves: U64) -> bool:
+    """Add a group of amounts to the gross total.
+
+    Returns: whether no amount is zero; if one is, nothing was added.
+    """
+    zero = _ZERO
+    low, middle, high, top = _ZERO, _ZERO, _ZERO, _ZERO
+    for place in range(GROUP):
+        below = lo[start + np.uint64(place)]
+        above = hi[start + np.uint64(place)]
+        low += below & _LOW_HALF
+        middle += below >> _HALF
+        high += above & _LOW_HALF
+        top += above >> _HALF
+        zero |= np.uint64((below | above) == _ZERO)
+    if zero != _ZERO:
+        return False
+    halves[0] += low
+    halves[1] += middle
+    halves[2] += high
+    halves[3] += top
+    return True
+
+
+@jit
+def _exceeds(halves: U64, limbs: int) -> bool:
+    """Say whether a gross total, in halves of 64 bits, passes what `limbs` limbs hold as a signed number."""
+    carried = halves[1] + (halves[0] >> _HALF)
+    if limbs == 1:
+        return bool(carried >> _SIGN_OF_HALF != _ZERO)
+    carried = halves[2] + (carried >> _HALF)
+    carried = halves[3] + (carried >> _HALF)
+    return bool(limbs == 2 and carried >> _SIGN_OF_HALF != _ZERO)
+
+
+@jit
+def _move_int64(net: U64, payer: np.uint64, payee: np.uint64, lo: np.uint64) -> None:
+    net[payer] -= lo
+    net[payee] += lo
+
+
+@jit
+def _move_int128(
+    net: U64, payer: np.uint64, payee: np.uint64, lo: np.uint64, hi: np.uint64
+) -> None:
+    payer *= _TWO
+    payee *= _TWO
+    low = net[payer]
+    net[payer] = low - lo
+    net[payer + _ONE] -= hi + np.uint64(low < lo)
+    low = net[payee] + lo
+    net[payee] = low
+    net[payee + _ONE] += hi + np.uint64(low < lo)
+
+
+@jit
+def _move_int192(
+    net: U64, payer: np.uint64, payee: np.uint64, lo: np.uint64, hi: np.uint64
+) -> None:
+    payer *= _THREE
+    payee *= _THREE
+    low = net[payer]
+    middle = net[payer + _ONE]
+    borrow = np.uint64(low < lo)
+    net[payer] = low - lo
+    net[payer + _ONE] = middle - hi - borrow
+    net[payer + _TWO] -= np.uint64(middle < hi) | (np.uint64(middle == hi) & borrow)
+    low = net[payee] + lo
+    carry = np.uint64(low < lo)
+    middle = net[payee + _ONE] + hi
+    net[payee] = low
+    net[payee + _ONE] = middle + carry
+    net[payee + _TWO] += np.uint64(middle < hi) | (np.uint64(middle == _ALL_ONES) & carry)
+
+
+@jit
+def _sum_row(
+    debtor: Ids, creditor: Ids, lo: U64, hi: U64, row: int, net: U64, halves: U64, limbs: int
+) -> bool:
+    """Validate one row and add it to the sums and to the gross total.
+
+    Returns: whether it was good; if not, nothing was added.
+    """
+    payer, payee = np.uint64(debtor[row]), np.uint64(creditor[row])
+    low = lo[row]
+    high = _ZERO if limbs == 1 else hi[row]
+    participants = np.uint64(net.shape[0] // limbs)
+    if max(payer, payee) >= participants or payer == payee or (low | high) == _ZERO:
+        return False
+    if limbs == 1:
+        _move_int64(net, payer, payee, low)
+    elif limbs == 2:
+        _move_int128(net, payer, payee, low, high)
+    else:
+        _move_int192(net, payer, payee, low, high)
+    halves[0] += low & _LOW_HALF
+    halves[1] += low >> _HALF
+    halves[2] += high & _LOW_HALF
+    halves[3] += high >> _HALF
+    return True
+
+
+def _kernel_for(tier: Tier) -> Kernel:
+    """Make the kernel of one tier: the tier is a constant of the compiled code, not a branch in its loops."""
+    limbs = int(tier)
+
+    @jit
+    def kernel(
+        debtor: Ids,
+        creditor: Ids,
+        lo: U64,
+        hi: U64,
+        bounds: I64,
+        cells: U64,
+        gross: U64,
+        state: I64,
+    ) -> None:
+        participants = cells.shape[1]
+        bits = np.uint64(np.iinfo(debtor.dtype).bits)
+        mask = (_ONE << bits) - _ONE
+        lanes = _ALL_ONES // mask
+        tops = lanes << (bits - _ONE)
+        limit = tops | (np.uint64(participants - 1) * lanes)
+        per_word = np.int64(np.uint64(64) // bits)
+        words = GROUP // per_word
+        whole = debtor.shape[0] // per_word * per_word
+        payers = debtor[:whole].view(np.uint64)
+        payees = creditor[:whole].view(np.uint64)
+        net = np.empty(participants * limbs, np.uint64)
+        for segment in range(bounds.shape[0] - 1):
+            net[:] = _ZERO
+            halves = gross[segment]
+            row = bounds[segment]
+            end = bounds[segment + 1]
+            while row < end and not _exceeds(halves, limbs):
+                while row + GROUP <= end and row & (per_word - 1) == 0:
+                    at = np.uint64(row)
+                    word = at // np.uint64(per_word)
+                    if _id_faults(payers, payees, word, words, lanes, limit) & tops != _ZERO:
+                        break
+                    if limbs == 1:
+                        if not _total_narrow(lo, at, halves):
+                            break
+                    elif not _total_wide(lo, hi, at, halves):
+                        break
+                    for place in range(words):
+                        payer = payers[word + np.uint64(place)]
+                        payee = payees[word + np.uint64(place)]
+                        for lane in range(per_word):
+                            inner = at + np.uint64(per_word * place + lane)
+                            if limbs == 1:
+                                _move_int64(net, payer & mask, payee & mask, lo[inner])
+                            elif limbs == 2:
+                                _move_int128(net, payer & mask, payee & mask, lo[inner], hi[inner])
+                            else:
+                                _move_int192(net, payer & mask, payee & mask, lo[inner], hi[inner])
+                            payer >>= bits
+                            payee >>= bits
+                    row += GROUP
+                    if _exceeds(halves, limbs):
+                        break
+                if row < end and not _exceeds(halves, limbs):
+                    if not _sum_row(debtor, creditor, lo, hi, row, net, halves, limbs):
+                        state[segment] = row
+                        return
+                    row += 1
+            if _exceeds(halves, limbs):
+                state[segment] = TOO_WIDE
+            cells[segment] = net.reshape(participants, limbs)
+
+    return kernel
+
+
+KERNELS: Final = {tier: _kernel_for(tier) for tier in Tier}
+
+
+def sum_numpy(
+    debtor: Ids, creditor: Ids, lo: U64, hi: U64, bounds: I64, cells: U64, gross: U64, state: I64
+) -> None:
+    """Do what a kernel of the tier cells.shape[2] does, with whole arrays."""
+    participants, limbs = cells.shape[1], cells.shape[2]
+    for segment, (start, end) in enumerate(pairwise(bounds.tolist())):
+        high = None if limbs == 1 else hi[start:end]
+        rows = AssetColumns(debtor[start:end], creditor[start:end], lo[start:end], high)
+        bad_row = find_bad_row(rows, participants, engine=Engine.PORTABLE)
+        if bad_row != NO_ROW:
+            state[segment] = start + bad_row
+            return
+        total = gross_of(rows)
+        gross[segment, :3] = [(total >> (32 * place)) & (2**32 - 1) for place in range(3)]
+        gross[segment, 3] = total >> 96
+        if tier_of(total) > limbs:
+            state[segment] = TOO_WIDE
+        else:
+            cells[segment] = _sum_halves(rows, participants)[:, :limbs]
+
+
+def _sum_halves(rows: AssetColumns, participants: int) -> U64:
+    """Sum validated rows in columns of 32 bits, which 2^31 rows cannot overflow, and carry at the end.
+
+    Returns: a wide array by participant.
+    """
+    columns = [rows.lo] if rows.hi is None else [rows.lo, rows.hi]
+    sums = np.zeros((4, participants), np.uint64)
+    for start in range(0, rows.rows, _BLOCK):
+        payer = rows.debtor[start : start + _BLOCK].astype(np.intp)
+        payee = rows.creditor[start : start + _BLOCK].astype(np.intp)
+        for place, column in enumerate(columns):
+            amounts = column[start : start + _BLOCK]
+            for half, words in enumerate((amounts & _LOW_HALF, amounts >> _HALF)):
+                np.subtract.at(sums[2 * place + half], payer, words)
+                np.add.at(sums[2 * place + half], payee, words)
+    net = wide.zeros(participants)
+    carry = np.zeros(participants, np.int64)
+    for place in range(4):
+        signed = sums[place].view(np.int64) + carry
+        net[:, place // 2] |= (signed.view(np.uint64) & _LOW_HALF) << np.uint64(32 * (place % 2))
+        carry = signed >> 32
+    net[:, 2] = carry.view(np.uint64)
+    return net
