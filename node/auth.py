@@ -112,12 +112,13 @@ class Access:
         self,
         *,
         network: str,
-        node_lei: str,
+        node_lei: Callable[[], str],
         peers: frozenset[str],
         registry: Callable[[], tuple[Registry, int]],
     ) -> None:
-        """Decide for a node of `network`, run by the participant with `node_lei`, that replicates with `peers`.
+        """Decide for a node of `network` that replicates with `peers`.
 
+        node_lei: returns the LEI of the participant that runs the node, "" as long as it is not registered.
         peers: names of the nodes that may replicate. registry: returns the register and block time of the newest block.
         """
         self._network = network
@@ -173,7 +174,7 @@ class Access:
                 return caller.is_supervisor
             case Rule.OPERATOR:
                 operates = caller.licensed and caller.role is Role.OPERATOR
-                return caller.is_supervisor or operates or caller.identity.name == self._node_lei
+                return caller.is_supervisor or operates or caller.identity.name == self._node_lei()
             case Rule.NODE:
                 return False
 

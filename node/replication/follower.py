@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, Self, TypeVar
+from typing import ParamSpec, TypeVar
 
 import grpc
 import structlog
@@ -82,8 +82,9 @@ class Follower(Member):
         policy: Policy,
         connect: Callable[[], Link],
         on_halt: Callable[[str], None],
+        may_not_cosign: str = "",
     ) -> None:
-        """Prepare to follow; `run` does."""
+        """Prepare to follow; `run` does. may_not_cosign: why this node may cosign nothing, as long as it runs."""
         super().__init__(membership, store, broadcast)
         self._replica = replica
         self._cosigner = cosigner
@@ -93,6 +94,7 @@ class Follower(Member):
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="follower")
         self._report = read_report(store.directory)
         self._halted = ""
+        self._may_not_cosign = may_not_cosign
         self._disk_full = ""
         self._rolled_back = ""
         self._trouble = "not connected to the leader yet"
@@ -202,7 +204,7 @@ class Follower(Member):
         """Cosign a head that ends the log here; None where it does not, or must not be."""
         self._latest_note = note
         self._broadcast.fire()
-        if checkpoint.size != self._size():
+        if checkpoint.size != self._size() or self._may_not_cosign:
             return None
         log_line = self._log_line(Note.parse(note))
         # Kept first: with it the cosigned head is evidence against a leader that has forgotten it.
@@ -307,8 +309,8 @@ class Follower(Member):
             return NodeCondition.DIVERGED, (
                 "this replica's own work differs from the leader's: the signed report is in its directory"
             )
-        if self._rolled_back:
-            return NodeCondition.ROLLBACK_DETECTED, self._rolled_back
+        if self._may_not_cosign or self._rolled_back:
+            return NodeCondition.ROLLBACK_DETECTED, self._may_not_cosign or self._rolled_back
         if self._disk_full:
             return NodeCondition.DISK_FULL, self._disk_full
         if not self._connected:
@@ -320,9 +322,9 @@ class Follower(Member):
     def _divergence_report(self) -> bytes:
         return self._report
 
-    def stream(self, handshake: Handshake) -> AsyncIterator[BlockPart | FinalNote]:  # noqa: ARG002 - the protocol's
+    def stream(self, handshake: Handshake) -> AsyncGenerator[BlockPart | FinalNote, None]:  # noqa: ARG002 - the protocol's
         """Refuse: blocks come from the leader. Raises: NotLeaderError: when first iterated."""
-        return _Refused(self.leader_endpoint)
+        return _refusing(NotLeaderError(self.leader_endpoint))
 
     async def add_cosignature(self, node: str, note: bytes) -> int:  # noqa: ARG002 - the protocol's
         """Refuse: the leader gathers cosignatures. Raises: NotLeaderError: always."""
@@ -335,14 +337,10 @@ class Follower(Member):
         return NodeHead(self._own_note, tip.height if tip else 0, self._membership.kind, condition)
 
 
-class _Refused:
-    """A stream that is refused when it is first asked for a piece."""
-
-    def __init__(self, leader_endpoint: str) -> None:
-        self._leader_endpoint = leader_endpoint
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> BlockPart | FinalNote:
-        raise NotLeaderError(self._leader_endpoint)
+async def _refusing(
+    error: NotLeaderError, pieces: tuple[BlockPart | FinalNote, ...] = ()
+) -> AsyncGenerator[BlockPart | FinalNote, None]:
+    """Yield no piece, then raise `error`: a stream that is refused when it is first iterated."""
+    for piece in pieces:
+        yield piece
+    raise error

@@ -10,7 +10,8 @@ the log covers; no read transaction is held while a follower is waited for.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 
 from clearing.errors import VerificationError
 from clearing.ledger import BlockResult, Outcome
@@ -21,6 +22,7 @@ from clearing.log.policy import Policy
 from clearing.records.transaction import Transaction
 from clearing.rules.registry import Registry
 from node.broadcast import Broadcast
+from node.observability import Metrics
 from node.replication.handshake import Handshake as HandshakeRule
 from node.replication.member import Member, Membership
 from node.replication.source import BlockSource, Rights, rights_of
@@ -62,12 +64,14 @@ class Leader(Member):
         cosigner: Cosigner,
         clock: BlockClock,
         limits: Limits,
+        metrics: Metrics,
         on_halt: Callable[[str], None],
     ) -> None:
         """Prepare; `start` begins to order and sign as far as the handshake allows."""
         super().__init__(membership, machine.store, broadcast)
         self._machine = machine
         self._policy = policy
+        self._metrics = metrics
         self._rule = HandshakeRule(machine.store, policy, membership.name, membership.origin)
         self._heads = HeadKeeper(
             machine.store,
@@ -75,6 +79,7 @@ class Leader(Member):
             signer,
             cosigner,
             on_change=broadcast.fire,
+            on_final=metrics.block_final,
             on_failure=on_halt,
         )
         self._sequencer = EmbeddedSequencer(
@@ -113,7 +118,8 @@ class Leader(Member):
     def _refusal(self) -> NodeRefusalError | None:
         return self._rule.refusal or self._heads.refusal
 
-    def _add_block(self, result: BlockResult) -> None:
+    def _add_block(self, result: BlockResult, items: int, seconds: float) -> None:
+        self._metrics.block_committed(items, seconds)
         self._heads.add_head(Head(result.log_size, result.log_root))
 
     # -- Ledger
@@ -174,7 +180,7 @@ class Leader(Member):
 
     # -- Replication
 
-    async def stream(self, handshake: Handshake) -> AsyncIterator[BlockPart | FinalNote]:
+    async def stream(self, handshake: Handshake) -> AsyncGenerator[BlockPart | FinalNote, None]:
         """Yield blocks and final checkpoints; see services.facade.Replication."""
         # A node of another network must neither count nor be fed.
         if handshake.network_id and handshake.network_id != self.network_id:
@@ -187,14 +193,15 @@ class Leader(Member):
         height = await asyncio.to_thread(self._source.height_after, handshake.from_index)
         self._connected[handshake.node] = handshake.kind
         try:
-            async for piece in self._pieces(handshake.from_index, height, rights):
-                yield piece
+            async with aclosing(self._pieces(handshake.from_index, height, rights)) as pieces:
+                async for piece in pieces:
+                    yield piece
         finally:
             self._connected.pop(handshake.node, None)
 
     async def _pieces(
         self, index: int, height: int, rights: Rights
-    ) -> AsyncIterator[BlockPart | FinalNote]:
+    ) -> AsyncGenerator[BlockPart | FinalNote, None]:
         """Yield from block `height`, which starts at leaf `index`, for ever."""
         announced = final_sent = 0
         while True:

@@ -29,13 +29,15 @@ MESSAGE_BYTES_MAX = 16 << 20
 BLOCK_BYTES_MAX = 256 << 20
 """More than any honest block: one that is greater is refused before it exhausts this node's memory."""
 
-KEEPALIVE_MS = 10_000
+KEEPALIVE_MS = 25_000
+"""A quiet connection is probed this often; servers refuse pings that come faster than every 20 s."""
+
 COSIGNATURE_TIMEOUT_S = 10
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     ("grpc.keepalive_time_ms", KEEPALIVE_MS),
-    ("grpc.keepalive_timeout_ms", KEEPALIVE_MS),
+    ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.enable_retries", 0),
     # Each link is a connection of its own: after a restart the old one's back-off must not delay the new one.

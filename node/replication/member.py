@@ -99,14 +99,18 @@ class Member(abc.ABC):
     def _queued(self) -> int:
         return 0
 
+    def own_lei(self) -> str:
+        """Return the LEI of the participant that runs this node, "" as long as it is not registered."""
+        number = self.registry.by_name(self._membership.name)
+        return "" if number is None else self.registry.participants[number].lei
+
     def status(self) -> NodeStatus:
         """Return what this node is and how it stands."""
         tip = self._store.tip
         condition, detail = self.standing()
-        number = self.registry.by_name(self._membership.name)
         return NodeStatus(
             name=self._membership.name,
-            lei="" if number is None else self.registry.participants[number].lei,
+            lei=self.own_lei(),
             kind=self._membership.kind,
             condition=condition,
             condition_detail=detail,

@@ -76,7 +76,8 @@ class EmbeddedSequencer:
     """A Driver that orders transactions as they come; see the module.
 
     gate: says why nothing may be ordered now, or None; asked at each submission and before each block.
-    on_block: called by the writer thread after each durable block, before it is acknowledged; it must not block.
+    on_block: called by the writer thread after each durable block, before it is acknowledged, with its items and how
+    long it took to write, in seconds; it must not block.
     on_halt: called once, by the writer thread, with the reason, when a defect or a failed disk ended all writing.
     """
 
@@ -87,7 +88,7 @@ class EmbeddedSequencer:
         directory: Path,
         *,
         gate: Callable[[], NodeRefusalError | None],
-        on_block: Callable[[BlockResult], None],
+        on_block: Callable[[BlockResult, int, float], None],
         on_halt: Callable[[str], None],
         limits: Limits | None = None,
     ) -> None:
@@ -250,8 +251,10 @@ class EmbeddedSequencer:
             result = self._machine.apply(block)
             invariant(len(result.outcomes) == len(batch), "every transaction has an outcome")
             if result.entries:
+                written_s = time.perf_counter()
                 self._machine.commit(result)
-                self._on_block(result)
+                items = sum(pending.items for pending in batch)
+                self._on_block(result, items, time.perf_counter() - written_s)
         except (StoreFullError, StoreBusyError) as error:
             self._refused = _store_refusal(error)
             self._retry_s = time.monotonic() + IDLE_WAKE_MS / 1000

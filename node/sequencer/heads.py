@@ -55,6 +55,7 @@ class _Round:
     log_signature: Signature
     cosignatures: dict[str, Signature]
     started_s: float
+    durable_s: float
 
     @property
     def note(self) -> Note:
@@ -64,8 +65,9 @@ class _Round:
 class HeadKeeper:
     """Signs the log's heads, gathers cosignatures, and says what is final. One thread of its own does all of it.
 
-    cosigner: this node's own. on_change: called after each new signed or final head; on_failure: called once with the
-    reason when a defect or the disk ended all signing. Both by the keeper's thread; they must not block.
+    cosigner: this node's own. on_change: called after each new signed or final head; on_final: with the seconds from
+    a durable block to its quorum; on_failure: called once with the reason when a defect or the disk ended all
+    signing. All by the keeper's thread; they must not block.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class HeadKeeper:
         cosigner: Cosigner,
         *,
         on_change: Callable[[], None],
+        on_final: Callable[[float], None],
         on_failure: Callable[[str], None],
     ) -> None:
         """Prepare the keeper; `start` starts it."""
@@ -84,10 +87,12 @@ class HeadKeeper:
         self._signer = signer
         self._cosigner = cosigner
         self._on_change = on_change
+        self._on_final = on_final
         self._on_failure = on_failure
         self._witnesses = {witness.key: witness.name for witness in policy.witnesses}
-        self._changed = threading.Condition()  # guards the four below
+        self._changed = threading.Condition()  # guards the five below
         self._newest: Head | None = None
+        self._newest_s = 0.0
         self._offers: deque[tuple[Note, Future[int]]] = deque()
         self._may_sign = False
         self._ends = False
@@ -122,7 +127,7 @@ class HeadKeeper:
             self._may_sign = True
             tip = self._store.tip
             if tip is not None and (self._newest is None or self._newest.size < tip.log_size):
-                self._newest = Head(tip.log_size, tip.log_root)
+                self._newest, self._newest_s = Head(tip.log_size, tip.log_root), time.monotonic()
             self._changed.notify()
 
     def forbid(self, refusal: NotServingError) -> None:
@@ -135,7 +140,7 @@ class HeadKeeper:
         """Take the head of a block that is durable; it will be signed, or one after it."""
         with self._changed:
             if self._newest is None or self._newest.size < head.size:
-                self._newest = head
+                self._newest, self._newest_s = head, time.monotonic()
             self._changed.notify()
 
     def add_cosignature(self, note: Note) -> Future[int]:
@@ -146,6 +151,9 @@ class HeadKeeper:
         """
         future: Future[int] = Future()
         with self._changed:
+            # Nobody would answer any more.
+            if self._ends:
+                raise NotServingError(NodeCondition.STOPPING, "the node is stopping")
             self._offers.append((note, future))
             self._changed.notify()
         return future
@@ -176,20 +184,20 @@ class HeadKeeper:
                     break
                 offers = [o for o in self._offers if o[1].set_running_or_notify_cancel()]
                 self._offers.clear()
-                head = self._newest if self._is_due() else None
+                head, durable_s = (self._newest if self._is_due() else None), self._newest_s
             for note, future in offers:
                 self._answer(note, future)
             if head is not None:
-                self._try_sign(head)
+                self._try_sign(head, durable_s)
         for _, future in self._offers:
             if future.set_running_or_notify_cancel():
                 future.set_exception(
                     NotServingError(NodeCondition.STOPPING, "the node is stopping")
                 )
 
-    def _try_sign(self, head: Head) -> None:
+    def _try_sign(self, head: Head, durable_s: float) -> None:
         try:
-            self._sign(head)
+            self._sign(head, durable_s)
         except (StoreFullError, StoreBusyError) as error:
             _log.warning("head not signed", reason=str(error))
             self._retry_s = time.monotonic() + STORE_RETRY_MS / 1000
@@ -212,7 +220,7 @@ class HeadKeeper:
             return None
         return max(self._due_s() - time.monotonic(), 0.001)
 
-    def _sign(self, head: Head) -> None:
+    def _sign(self, head: Head, durable_s: float) -> None:
         if self._final is not None and head.size <= self._final[0]:
             self._signed_size = self._final[0]
             return
@@ -221,7 +229,7 @@ class HeadKeeper:
         # Durable first: what is signed must be remembered by whoever signed it.
         self._store.record_head(origin, head)
         signature = sign(checkpoint.text, self._signer)
-        round_ = _Round(checkpoint, signature, {}, time.monotonic())
+        round_ = _Round(checkpoint, signature, {}, time.monotonic(), durable_s)
         self._rounds[head.size] = round_
         self._signed_size = head.size
         while len(self._rounds) > ROUNDS_KEPT:
@@ -289,6 +297,7 @@ class HeadKeeper:
         size, data = round_.checkpoint.size, note.encode()
         self._store.add_checkpoint(size, data)
         self._final = (size, data)
+        self._on_final(time.monotonic() - round_.durable_s)
         for older in [known for known in self._rounds if known <= size]:
             del self._rounds[older]
         if size >= self._signed_size:

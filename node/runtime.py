@@ -1,0 +1,383 @@
+"""One node, put together, started in order and stopped in order: the only place that wires.
+
+Lives here: from configuration to a running node and back. May not live here: anything that is more than wiring.
+
+Start: files and keys checked; store opened, its tail checked; the ledger loaded; then the server, so that status and
+reads are answered; then ordering or following. Stop: no new work, what was accepted is finished, then the reverse.
+A defect or a failed disk stops the node with an error, and so does a second process on the same directory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+import functools
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from clearing.errors import ClearingError
+from clearing.log.policy import Policy
+from node.auth import Access
+from node.broadcast import Broadcast
+from node.config import NodeConfig, ReplicaRole, load_config
+from node.errors import SetupError
+from node.files import read_public
+from node.identity import node_server_name
+from node.keys import CosignerSigner, KeyFile, LogSigner, Passphrase, Secret, SigningKey
+from node.observability import Metrics, MetricsServer, RpcObserver, configure_logging
+from node.replication.follower import Follower
+from node.replication.leader import Leader
+from node.replication.link import Link
+from node.replication.member import Membership
+from node.replication.replica import FullReplica, Replica, WitnessReplica
+from node.sequencer.clock import BlockClock
+from node.sequencer.driver import Machine
+from node.sequencer.embedded import Limits
+from node.services.facade import NodeKind
+from node.services.server import NodeServer, make_server
+from node.store import RollbackDetectedError, Store, StoreSettings
+from node.store.heads import HEADS_FILE
+from node.store.startup import check_rollback, check_state, open_checked
+from node.workers.witness import Cosigner
+
+_log = structlog.get_logger(__name__)
+
+STOP_GRACE_S = 2.0
+"""How long calls under way may go on when the node stops; streams end with it."""
+
+OBSERVE_EVERY_S = 1.0
+
+_KINDS = {
+    ReplicaRole.LEADER: NodeKind.LEADER,
+    ReplicaRole.FULL: NodeKind.FULL_REPLICA,
+    ReplicaRole.WITNESS: NodeKind.WITNESS_REPLICA,
+}
+
+
+class NodeHaltedError(ClearingError):
+    """The node stopped because of a defect or a failed disk; its log and its directory hold the report."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """What a node is made of besides its data: policy, origin of the log, and its keys."""
+
+    policy: Policy
+    origin: str
+    cosigner: CosignerSigner
+    log: LogSigner | None
+
+
+def open_trust(config: NodeConfig, passphrase: Passphrase | None) -> Trust:
+    """Open policy and keys and check that they belong together.
+
+    Raises: SetupError, DecodeError: a file is missing or unfit, a key does not open, or the policy does not list it.
+    """
+    policy = Policy.parse(read_public(config.policy_path))
+    if len(policy.logs) != 1:
+        raise SetupError(
+            f"{config.policy_path} lists {len(policy.logs)} logs and must list one: the embedded sequencer has one key"
+        )
+    log_key = policy.logs[0].key
+    secret: Secret | None = KeyFile(config.key_file_path) if config.key_file_path else passphrase
+    if secret is None:
+        raise SetupError(f"{config.signing_key_path} needs a passphrase, or name key_file_path")
+    listed = {witness.name: witness.key for witness in policy.witnesses}.get(config.node_name)
+    if listed is None:
+        raise SetupError(
+            f"{config.policy_path} has no witness {config.node_name}: have this node's key put into the policy"
+        )
+    cosigner = CosignerSigner(SigningKey.load(config.signing_key_path, secret), listed.name)
+    # A cosignature by another key than the listed one would count for nobody.
+    if cosigner.key != listed:
+        raise SetupError(
+            f"{config.signing_key_path} is not the key of {config.node_name} in {config.policy_path}: restore the pair"
+        )
+    log = None
+    if config.log_key_path is not None:
+        log = LogSigner(SigningKey.load(config.log_key_path, secret), log_key.name)
+        if log.key != log_key:
+            raise SetupError(
+                f"{config.log_key_path} is not the log's key in {config.policy_path}: restore the pair"
+            )
+    return Trust(policy, log_key.name, cosigner, log)
+
+
+def open_store(config: NodeConfig) -> tuple[Store, RollbackDetectedError | None]:
+    """Open the node's store, check its tail, and say whether it is older than what was signed from it.
+
+    Raises: StoreError: it is locked, damaged or of another version; SetupError: a leader's store is empty.
+    """
+    settings = StoreSettings(
+        map_bytes=config.map_size_bytes, free_bytes_min=config.free_disk_bytes_min
+    )
+    is_leader = config.role is ReplicaRole.LEADER
+    store = open_checked(config.data_dir, settings, create=not is_leader, allow_rollback=True)
+    # A leader without block 0 has no network to lead.
+    if is_leader and store.tip is None:
+        store.close()
+        raise SetupError(
+            f"{config.data_dir} holds no ledger: make one with `clearing node init --role leader`"
+        )
+    try:
+        check_rollback(store)
+    except RollbackDetectedError as error:
+        _log.critical("rollback detected", reason=str(error))
+        return store, error
+    except BaseException:
+        store.close()
+        raise
+    return store, None
+
+
+class Runtime:
+    """A running node: made by `start`, ended by `stop`.
+
+    config, member, port: what it was told, the ledger as it holds it, where it serves. halted: set when the node must
+    stop because of `halt_reason`.
+    """
+
+    def __init__(self, config: NodeConfig) -> None:
+        """Begin with nothing running; must be called on the event loop that the node shall use."""
+        self.config = config
+        self.member: Leader | Follower
+        self.port = 0
+        self.halted = asyncio.Event()
+        self.halt_reason = ""
+        self._loop = asyncio.get_running_loop()
+        self._metrics = Metrics()
+        self._stack = contextlib.AsyncExitStack()
+
+    @classmethod
+    async def start(
+        cls,
+        config: NodeConfig,
+        *,
+        passphrase: Passphrase | None = None,
+        confirm_time: bool = False,
+    ) -> Runtime:
+        """Start a node and return it once it serves.
+
+        confirm_time: the operator vouches for this machine's clock (sequencer/clock.py).
+        Raises: SetupError, DecodeError, StoreError: nothing is left running; the text says what to do.
+        """
+        runtime = cls(config)
+        try:
+            await runtime._start(passphrase, confirm_time=confirm_time)
+        except BaseException:
+            await runtime.stop()
+            raise
+        return runtime
+
+    async def stop(self) -> None:
+        """Take nothing new, finish what was accepted, end everything; a second call does nothing."""
+        await self._stack.aclose()
+
+    def halt(self, reason: str) -> None:
+        """Have the node stop because of `reason`; may be called from any thread."""
+        self._loop.call_soon_threadsafe(self._halt, reason)
+
+    def _halt(self, reason: str) -> None:
+        self.halt_reason = self.halt_reason or reason
+        self.halted.set()
+
+    async def _start(self, passphrase: Passphrase | None, *, confirm_time: bool) -> None:
+        config = self.config
+        config.tls.check(dt.datetime.now(dt.UTC))
+        trust = open_trust(config, passphrase)
+        store, rollback = await asyncio.to_thread(open_store, config)
+        self._stack.callback(store.close)
+        membership = Membership(
+            config.node_name, _KINDS[config.role], trust.origin, config.leader_endpoint
+        )
+        begin: Callable[[], None]
+        if trust.log is not None:
+            leader = self._leader(membership, store, trust, trust.log, confirm_time=confirm_time)
+            self.member = leader
+            begin = functools.partial(self._lead, leader, rollback)
+        else:
+            follower = self._follower(membership, store, trust, rollback)
+            self.member = follower
+            begin = functools.partial(self._follow, follower)
+        server = await self._serve(trust)
+        begin()
+        await server.set_serving(serving=True)
+        self._observe(store)
+        tip = store.tip
+        _log.info(
+            "node started",
+            role=config.role,
+            port=self.port,
+            height=tip.height if tip else -1,
+            log_size=tip.log_size if tip else 0,
+        )
+
+    def _leader(
+        self,
+        membership: Membership,
+        store: Store,
+        trust: Trust,
+        log: LogSigner,
+        *,
+        confirm_time: bool,
+    ) -> Leader:
+        machine = Machine(store)
+        check_state(store, machine.state)
+        clock = BlockClock(machine.state.time_ms, confirmed=confirm_time)
+        behind_ms = clock.behind_ms(machine.state.time_ms)
+        if behind_ms:
+            _log.warning("clock is behind the newest block", behind_ms=behind_ms)
+        return Leader(
+            membership,
+            machine,
+            Broadcast(self._loop),
+            policy=trust.policy,
+            signer=log,
+            cosigner=Cosigner(store, trust.cosigner),
+            clock=clock,
+            limits=Limits(
+                block_items=self.config.block_items_max, gather_ms=self.config.block_wait_ms_max
+            ),
+            metrics=self._metrics,
+            on_halt=self.halt,
+        )
+
+    def _follower(
+        self,
+        membership: Membership,
+        store: Store,
+        trust: Trust,
+        rollback: RollbackDetectedError | None,
+    ) -> Follower:
+        config = self.config
+        replica: Replica
+        if membership.kind is NodeKind.FULL_REPLICA:
+            replica = FullReplica(store)
+            check_state(store, replica.machine.state)
+        else:
+            replica = WitnessReplica(store)
+        server_name = node_server_name(config.network, config.leader_name)
+
+        def connect() -> Link:
+            return Link(
+                config.leader_endpoint,
+                server_name,
+                config.tls,
+                policy=trust.policy,
+                origin=trust.origin,
+            )
+
+        # Where it is known what was signed, catching up with it is enough; else nothing may be signed at all.
+        is_known = (store.directory / HEADS_FILE).exists()
+        return Follower(
+            membership,
+            store,
+            Broadcast(self._loop),
+            replica=replica,
+            cosigner=Cosigner(store, trust.cosigner),
+            policy=trust.policy,
+            connect=connect,
+            on_halt=self.halt,
+            may_not_cosign=str(rollback) if rollback and not is_known else "",
+        )
+
+    def _lead(self, leader: Leader, rollback: RollbackDetectedError | None) -> None:
+        leader.start(rollback)
+        self._stack.push_async_callback(asyncio.to_thread, leader.stop)
+
+    def _follow(self, follower: Follower) -> None:
+        self._stack.push_async_callback(follower.close)
+        self._run_beside(follower.run())
+
+    def _run_beside(self, work: Coroutine[None, None, None]) -> None:
+        """Run `work` until the node stops."""
+        task = asyncio.create_task(work)
+
+        async def end() -> None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+        self._stack.push_async_callback(end)
+
+    async def _serve(self, trust: Trust) -> NodeServer:
+        config, member = self.config, self.member
+        observer = RpcObserver(self._metrics, lambda error: self.halt(f"{error}"))
+        access = Access(
+            network=config.network,
+            node_lei=member.own_lei,
+            peers=frozenset(witness.name for witness in trust.policy.witnesses),
+            registry=lambda: (member.registry, member.time_ms),
+        )
+        server = make_server(member, member, access, observer)
+        credentials = config.tls.server_credentials(
+            lambda error: _log.error("renewed certificate not used", reason=str(error))
+        )
+        try:
+            self.port = server.server.add_secure_port(config.listen, credentials)
+        except RuntimeError as error:
+            raise SetupError(
+                f"listen: cannot serve on {config.listen}: {error}; choose another address"
+            ) from error
+        await server.server.start()
+
+        async def end() -> None:
+            await server.set_serving(serving=False)
+            await server.server.stop(STOP_GRACE_S)
+
+        self._stack.push_async_callback(end)
+        return server
+
+    def _observe(self, store: Store) -> None:
+        if self.config.metrics_port:
+            self._stack.enter_context(
+                MetricsServer(self._metrics, self.config.metrics_host, self.config.metrics_port)
+            )
+
+        async def observe() -> None:
+            while True:
+                usage = store.usage()
+                tip, final = store.tip, self.member.final
+                self._metrics.heads(tip.log_size if tip else 0, final[0] if final else 0)
+                self._metrics.storage(usage.used_bytes, usage.map_bytes, usage.free_bytes)
+                await asyncio.sleep(OBSERVE_EVERY_S)
+
+        self._run_beside(observe())
+
+
+async def _run(config: NodeConfig, passphrase: Passphrase | None, *, confirm_time: bool) -> str:
+    """Run a node until it is told to stop or must; return why it must, "" where it was told."""
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    runtime = await Runtime.start(config, passphrase=passphrase, confirm_time=confirm_time)
+    waits = [asyncio.create_task(event.wait()) for event in (told, runtime.halted)]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waits:
+            task.cancel()
+        await runtime.stop()
+    _log.info("node stopped", reason=runtime.halt_reason or "told to")
+    return runtime.halt_reason
+
+
+def run(
+    config_path: Path, *, passphrase: Passphrase | None = None, confirm_time: bool = False
+) -> None:
+    """Run the node of a configuration file until SIGTERM or SIGINT; it logs JSON lines to stderr.
+
+    passphrase: opens the sealed keys where the configuration names no key file. confirm_time: see Runtime.start.
+    Raises: SetupError, DecodeError, StoreError: it cannot start; NodeHaltedError: it had to stop.
+    """
+    config = load_config(config_path)
+    configure_logging(config.log_level, sys.stderr, node=config.node_name)
+    reason = asyncio.run(_run(config, passphrase, confirm_time=confirm_time))
+    if reason:
+        raise NodeHaltedError(f"the node stopped: {reason}; its log and directory hold the report")
