@@ -12,13 +12,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from clearing.errors import DecodeError, RejectCode, VerificationError, invariant
 from clearing.handlers import cycles, governance, obligations, settlements
 from clearing.handlers.answers import Outcome, refused
 from clearing.log import merkle
 from clearing.params import RULES_VERSION
-from clearing.records.instruction import Instruction, InstructionKind
+from clearing.records.instruction import (
+    APPROVAL_LAYOUT,
+    EVIDENCE_LAYOUT,
+    LIQUIDITY_LAYOUT,
+    REFERENCE_LAYOUT,
+    Instruction,
+    InstructionKind,
+    ItemSelection,
+)
 from clearing.records.leaves import GenesisLeaf, LeafKind, SealLeaf, body_hash, leaf_kind
 from clearing.records.submission import Submission
 from clearing.records.transaction import Transaction, actor_of, decode_transaction
@@ -79,13 +88,32 @@ _OBLIGORS_ONLY = OBLIGORS
 _GOVERNORS = (Role.MINISTRY, Role.CENTRAL_BANK)
 
 
+def _parse_nothing(payload: bytes) -> None:
+    if payload:
+        raise DecodeError(f"this instruction has no payload, got {len(payload)} bytes")
+
+
+_PAYLOADS: dict[InstructionKind, Callable[[bytes], Any]] = {
+    InstructionKind.AFFIRM: ItemSelection.decode,
+    InstructionKind.REJECT: ItemSelection.decode,
+    InstructionKind.RESCIND: ItemSelection.decode,
+    InstructionKind.RUN_CYCLE: _parse_nothing,
+    InstructionKind.EVIDENCE: EVIDENCE_LAYOUT.decode,
+    InstructionKind.CONFIRM: REFERENCE_LAYOUT.decode,
+    InstructionKind.FAIL: REFERENCE_LAYOUT.decode,
+    InstructionKind.SET_LIQUIDITY: LIQUIDITY_LAYOUT.decode,
+    InstructionKind.PROPOSE: decode_actions,
+    InstructionKind.APPROVE: APPROVAL_LAYOUT.decode,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """Who may give an instruction, whether the licence must be in force, and what it does."""
+    """Who may give an instruction, whether the licence must be in force, and what it does with the parsed payload."""
 
     roles: tuple[Role, ...]
     needs_licence: bool
-    handle: Callable[[Draft, Instruction], Outcome]
+    handle: Callable[[Draft, Instruction, Any], Outcome]
 
 
 # A suspended or expired licence lets its holder do nothing but finish the settlement of what is locked already.
@@ -124,13 +152,17 @@ def genesis(time_ms: int, actions: bytes) -> BlockResult:
     """Return block 0: the GENESIS leaf over `actions` (rules/governance.py) and its SEAL.
 
     The network's id is the leaf hash of the GENESIS leaf, so it is bound to everything that genesis sets.
-    Raises: DecodeError: actions are not canonical, or one is refused: genesis has no user to answer to.
+    Raises: DecodeError: actions are not canonical, one is refused, or no central bank is registered: genesis has no
+        user to answer to.
     """
     draft = Draft(State(NoRows()), 0, time_ms)
     parsed = decode_actions(actions, GENESIS_ACTIONS_MAX)
     draft.registry, caps, code = resolve(draft.registry, parsed, time_ms)
     if code is not RejectCode.OK:
         raise DecodeError(f"genesis is refused: {code.name}")
+    # Cycles settle on the accounts of a central bank; a network without one could never settle.
+    if draft.registry.settlement_agent is None:
+        raise DecodeError("genesis is refused: it must register a central bank")
     leaf = GenesisLeaf(time_ms, body_hash(actions)).encode()
     draft.network_id = merkle.leaf_hash(leaf)
     draft.record(leaf, actions, public=True)
@@ -180,6 +212,13 @@ def _execute(draft: Draft, transaction: Transaction) -> Outcome:
     # A repetition gets the first answer, whatever has changed since.
     if known is not None and known[8:] == digest:
         return Outcome(RejectCode.OK, int.from_bytes(known[:8], "big"), repeated=True)
+    # A payload must be a canonical record of its kind.
+    payload = None
+    if isinstance(transaction, Instruction):
+        try:
+            payload = _PAYLOADS[transaction.kind](transaction.payload)
+        except DecodeError:
+            return refused(RejectCode.MALFORMED)
     actor = draft.registry.participant(actor_of(transaction))
     if actor is None:
         return refused(RejectCode.UNKNOWN_ACTOR)
@@ -189,7 +228,7 @@ def _execute(draft: Draft, transaction: Transaction) -> Outcome:
     # The id was used for something else by the same actor.
     if known is not None:
         return refused(RejectCode.EXISTS_DIFFERENT)
-    outcome = _dispatch(draft, transaction, actor)
+    outcome = _dispatch(draft, transaction, actor, payload)
     if outcome.code is RejectCode.OK:
         draft.put(Table.REQUESTS, key, outcome.index.to_bytes(8, "big") + digest)
     return outcome
@@ -207,7 +246,7 @@ def _authenticity(draft: Draft, transaction: Transaction, actor: Participant) ->
     return RejectCode.OK
 
 
-def _dispatch(draft: Draft, transaction: Transaction, actor: Participant) -> Outcome:
+def _dispatch(draft: Draft, transaction: Transaction, actor: Participant, payload: Any) -> Outcome:
     licensed = actor.is_licensed(draft.time_ms)
     if isinstance(transaction, Submission):
         if not licensed:
@@ -220,7 +259,7 @@ def _dispatch(draft: Draft, transaction: Transaction, actor: Participant) -> Out
         return refused(RejectCode.NOT_LICENSED)
     if actor.role not in rule.roles:
         return refused(RejectCode.ROLE_NOT_ALLOWED)
-    return rule.handle(draft, transaction)
+    return rule.handle(draft, transaction, payload)
 
 
 def _finish(draft: Draft, outcomes: tuple[Outcome, ...]) -> BlockResult:

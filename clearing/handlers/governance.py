@@ -6,22 +6,19 @@ Lives here: how governance instructions change a draft. May not live here: what 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
-from clearing.errors import DecodeError, RejectCode, invariant
+from clearing.errors import RejectCode, invariant
 from clearing.handlers.answers import Outcome, recorded, refused
-from clearing.records.instruction import APPROVAL_LAYOUT, Instruction
+from clearing.records.instruction import Instruction
 from clearing.records.obligation import SALT_BYTES
 from clearing.rules.governance import Proposal, decode_actions, resolve
 from clearing.rules.registry import Action, Cap, Registry
 from clearing.state import Draft
 
 
-def propose(draft: Draft, instruction: Instruction) -> Outcome:
+def propose(draft: Draft, instruction: Instruction, actions: tuple[Action, ...]) -> Outcome:
     """Put actions before the governors; proposing counts as the proposer's approval."""
-    try:
-        actions = decode_actions(instruction.payload)
-    except DecodeError:
-        return refused(RejectCode.MALFORMED)
     # What could not be enacted now is refused now, while the proposer is looking.
     registry, caps, code = resolve(draft.registry, actions, draft.time_ms)
     if code is not RejectCode.OK:
@@ -34,12 +31,9 @@ def propose(draft: Draft, instruction: Instruction) -> Outcome:
     return recorded(index)
 
 
-def approve(draft: Draft, instruction: Instruction) -> Outcome:
-    """Approve a proposal; the approval that reaches the quorum enacts it."""
-    try:
-        index = APPROVAL_LAYOUT.decode(instruction.payload)["proposal"]
-    except DecodeError:
-        return refused(RejectCode.MALFORMED)
+def approve(draft: Draft, instruction: Instruction, values: dict[str, Any]) -> Outcome:
+    """Approve a proposal (values: APPROVAL_LAYOUT); the approval that reaches the quorum enacts it."""
+    index = values["proposal"]
     proposal = draft.proposal(index)
     # The proposal must exist.
     if proposal is None:

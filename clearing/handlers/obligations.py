@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from clearing.errors import DecodeError, RejectCode
+from clearing.errors import RejectCode
 from clearing.handlers.answers import Outcome, recorded, refused
 from clearing.netting.columns import AssetColumns
 from clearing.params import OPEN_ITEMS_MAX
@@ -24,6 +24,7 @@ from clearing.rules.obligations import (
     ItemStates,
     Mask,
     bad_items,
+    lowest_code,
     select_items,
     validate_items,
 )
@@ -51,7 +52,7 @@ def submit(draft: Draft, submission: Submission) -> Outcome:
     # Every item must be good: a submission is accepted whole or not at all.
     shown, count = bad_items(codes)
     if count:
-        return refused(RejectCode(int(codes[codes > 0].min())), shown, count)
+        return refused(lowest_code(codes), shown, count)
     # The book has a limit, so that sums over it stay within 192 bits.
     if draft.open_items + submission.count > OPEN_ITEMS_MAX:
         return refused(RejectCode.BOOK_FULL)
@@ -61,12 +62,8 @@ def submit(draft: Draft, submission: Submission) -> Outcome:
     return recorded(index)
 
 
-def move_items(draft: Draft, instruction: Instruction) -> Outcome:
+def move_items(draft: Draft, instruction: Instruction, selection: ItemSelection) -> Outcome:
     """Affirm, reject or rescind items of one submission."""
-    try:
-        selection = ItemSelection.decode(instruction.payload)
-    except DecodeError:
-        return refused(RejectCode.MALFORMED)
     submission = draft.submission(selection.submission)
     # The submission must exist.
     if submission is None:

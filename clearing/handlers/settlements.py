@@ -10,16 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from clearing.errors import DecodeError, RejectCode, invariant
+from clearing.errors import RejectCode, invariant
 from clearing.handlers.answers import Outcome, recorded, refused
 from clearing.handlers.cycles import advance_cycle, fail_cycle, with_refund
-from clearing.records.instruction import (
-    EVIDENCE_LAYOUT,
-    LIQUIDITY_LAYOUT,
-    REFERENCE_LAYOUT,
-    Instruction,
-    InstructionKind,
-)
+from clearing.records.instruction import Instruction, InstructionKind
 from clearing.rules.cycles import Cycle
 from clearing.rules.settlement import (
     LIFECYCLE,
@@ -40,7 +34,6 @@ class _Found:
     number: int
     cycle: Cycle
     item: SettlementInstruction
-    values: dict[str, Any]
 
 
 _TARGETS: dict[InstructionKind, tuple[InstructionState, Callable[..., bool]]] = {
@@ -50,12 +43,13 @@ _TARGETS: dict[InstructionKind, tuple[InstructionState, Callable[..., bool]]] = 
 }
 
 
-def move_settlement(draft: Draft, instruction: Instruction) -> Outcome:
-    """Show evidence for, confirm, or give up one settlement instruction."""
+def move_settlement(draft: Draft, instruction: Instruction, values: dict[str, Any]) -> Outcome:
+    """Show evidence for, confirm, or give up one settlement instruction (values: EVIDENCE_ or REFERENCE_LAYOUT)."""
     target, is_allowed = _TARGETS[instruction.kind]
-    found = _find(draft, instruction)
-    if isinstance(found, RejectCode):
-        return refused(found)
+    found = _find(draft, values)
+    # The settlement instruction must exist.
+    if found is None:
+        return refused(RejectCode.UNKNOWN_INSTRUCTION)
     agent = draft.registry.settlement_agent
     invariant(agent is not None, "a cycle was netted without a settlement agent")
     item = found.item
@@ -63,7 +57,7 @@ def move_settlement(draft: Draft, instruction: Instruction) -> Outcome:
     if not is_allowed(item, instruction.actor, agent):
         return refused(RejectCode.NOT_A_PARTY)
     # Nothing is paid out of a cycle before everything is paid in.
-    if item.kind is SettlementKind.PAY_OUT and found.cycle.state is not CycleState.FUNDED:
+    if item.kind is SettlementKind.PAY_OUT and found.cycle.state is CycleState.NETTED:
         return refused(RejectCode.NOT_FUNDED)
     # The lifecycle must have the move.
     if not LIFECYCLE.allows(item.state, target):
@@ -71,7 +65,7 @@ def move_settlement(draft: Draft, instruction: Instruction) -> Outcome:
     index = draft.record(instruction.leaf, instruction.body)
     moved = replace(item, state=target, moved_ms=draft.time_ms)
     if target is InstructionState.EVIDENCED:
-        moved = replace(moved, evidence_hash=found.values["evidence_hash"])
+        moved = replace(moved, evidence_hash=values["evidence_hash"])
     draft.set_settlement(found.cycle_no, found.number, moved)
     if target is InstructionState.CONFIRMED:
         _confirmed(draft, found, instruction)
@@ -80,19 +74,11 @@ def move_settlement(draft: Draft, instruction: Instruction) -> Outcome:
     return recorded(index)
 
 
-def _find(draft: Draft, instruction: Instruction) -> _Found | RejectCode:
-    is_evidence = instruction.kind is InstructionKind.EVIDENCE
-    layout = EVIDENCE_LAYOUT if is_evidence else REFERENCE_LAYOUT
-    try:
-        values = layout.decode(instruction.payload)
-    except DecodeError:
-        return RejectCode.MALFORMED
+def _find(draft: Draft, values: dict[str, Any]) -> _Found | None:
     cycle_no, number = values["cycle"], values["number"]
     item = draft.settlement(cycle_no, number)
     cycle = draft.cycle(cycle_no)
-    if item is None or cycle is None:
-        return RejectCode.UNKNOWN_INSTRUCTION
-    return _Found(cycle_no, number, cycle, item, values)
+    return None if item is None or cycle is None else _Found(cycle_no, number, cycle, item)
 
 
 def _confirmed(draft: Draft, found: _Found, instruction: Instruction) -> None:
@@ -124,12 +110,8 @@ def _failed(draft: Draft, found: _Found) -> None:
         fail_cycle(draft, found.cycle_no)
 
 
-def set_liquidity(draft: Draft, instruction: Instruction) -> Outcome:
-    """Record what a participant has pledged with the settlement agent, on the agent's word."""
-    try:
-        values = LIQUIDITY_LAYOUT.decode(instruction.payload)
-    except DecodeError:
-        return refused(RejectCode.MALFORMED)
+def set_liquidity(draft: Draft, instruction: Instruction, values: dict[str, Any]) -> Outcome:
+    """Record what a participant has pledged with the settlement agent, on the agent's word (LIQUIDITY_LAYOUT)."""
     # Only the agent knows what it holds.
     if instruction.actor != draft.registry.settlement_agent:
         return refused(RejectCode.NOT_A_PARTY)

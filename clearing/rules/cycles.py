@@ -195,9 +195,7 @@ def result_rows(columns: AssetColumns, participants: int) -> tuple[ResultRow, ..
     numbers = np.flatnonzero(wide.sign(debit) | wide.sign(credit))
     debits, credits_ = wide.to_ints(debit[numbers]), wide.to_ints(credit[numbers])
     invariant(sum(debits) == sum(credits_), "debits and credits of an asset do not balance")
-    return tuple(
-        ResultRow(*row) for row in zip(numbers.tolist(), debits, credits_, strict=True)
-    )
+    return tuple(ResultRow(*row) for row in zip(numbers.tolist(), debits, credits_, strict=True))
 
 
 def _summed_rows(columns: AssetColumns) -> tuple[ResultRow, ...]:
@@ -217,9 +215,7 @@ def _summed_rows(columns: AssetColumns) -> tuple[ResultRow, ...]:
             np.add.at(column, place, amounts)
             for at, value in enumerate(column.tolist()):
                 sums[at] += value << (32 * half)
-    return tuple(
-        ResultRow(*row) for row in zip(numbers.tolist(), debits, credits_, strict=True)
-    )
+    return tuple(ResultRow(*row) for row in zip(numbers.tolist(), debits, credits_, strict=True))
 
 
 def _owed_to_nobody(columns: AssetColumns, participants: int) -> AssetColumns:

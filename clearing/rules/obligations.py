@@ -281,6 +281,12 @@ class Selected:
 BAD_ITEMS_SHOWN = 100
 
 
+def lowest_code(codes: U16) -> RejectCode:
+    """Return the lowest code above OK that any item has, or OK where none has one."""
+    faults = codes[codes > 0]
+    return RejectCode(int(faults.min())) if len(faults) else RejectCode.OK
+
+
 def bad_items(codes: U16) -> tuple[tuple[tuple[int, RejectCode], ...], int]:
     """Return the first BAD_ITEMS_SHOWN bad items with their codes, and the number of all."""
     rows = np.flatnonzero(codes)
@@ -294,7 +300,7 @@ def select_items(
     """Resolve which items an instruction moves to `target`.
 
     is_party: by item number, which items the actor may move. Without ranges, all that may move are taken; with
-    ranges, every named item must qualify.
+    ranges, every named item must qualify; the code is the lowest that applies to any of them.
     """
     movable = LIFECYCLE.mask_of(states.states, target)
     if not selection.ranges:
@@ -302,14 +308,14 @@ def select_items(
         code = RejectCode.OK if mask.any() else RejectCode.NOTHING_SELECTED
         return Selected(code, mask)
     named = np.zeros(states.count, dtype=np.bool_)
-    if selection.ranges[-1][1] >= states.count:
-        return Selected(RejectCode.UNKNOWN_ITEM, named)
     for first, last in selection.ranges:
         named[first : last + 1] = True
     codes = np.zeros(states.count, dtype=np.uint16)
     codes[named & ~movable] = RejectCode.ITEM_STATE
     codes[named & ~is_party] = RejectCode.NOT_A_PARTY
     shown, count = bad_items(codes)
-    if count:
-        return Selected(min(code for _, code in shown), named, shown, count)
-    return Selected(RejectCode.OK, named)
+    lowest = lowest_code(codes)
+    # Items past the end have no row to carry a code, and no place in the list of bad ones.
+    if selection.ranges[-1][1] >= states.count and lowest is not RejectCode.NOT_A_PARTY:
+        return Selected(RejectCode.UNKNOWN_ITEM, named)
+    return Selected(lowest, named, shown, count)
