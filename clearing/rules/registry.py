@@ -51,6 +51,10 @@ _ASSET_LAYOUT = Layout(
 _TIMETABLE_COUNT = Layout("timetable", uint("count", 2), reserved(2))
 
 
+METHODS_RUN = (NettingMethod.POSITIONS,)
+"""The netting methods that cycles run under this RULES_VERSION; no other may be set for an asset."""
+
+
 class ActionKind(enum.IntEnum):
     """What a governance action does; the first byte of its record."""
 
@@ -229,12 +233,6 @@ def _is_identifier(name: str) -> bool:
 
 
 def _add_participant(registry: Registry, party: Participant) -> tuple[Registry, RejectCode]:
-    try:
-        check_lei(party.lei)
-    except DecodeError:
-        return registry, RejectCode.ACTION_VALUE
-    if not _is_identifier(party.name) or len(registry.participants) >= PARTICIPANTS_MAX:
-        return registry, RejectCode.ACTION_VALUE
     for other in registry.participants:
         if (
             other.name == party.name
@@ -242,6 +240,12 @@ def _add_participant(registry: Registry, party: Participant) -> tuple[Registry, 
             or other.public_key == party.public_key
         ):
             return registry, RejectCode.ACTION_DUPLICATE
+    try:
+        check_lei(party.lei)
+    except DecodeError:
+        return registry, RejectCode.ACTION_VALUE
+    if not _is_identifier(party.name) or len(registry.participants) >= PARTICIPANTS_MAX:
+        return registry, RejectCode.ACTION_VALUE
     return replace(registry, participants=(*registry.participants, party)), RejectCode.OK
 
 
@@ -282,6 +286,8 @@ def _rotate_key(registry: Registry, change: dict[str, Any]) -> tuple[Registry, R
 
 
 def _add_asset(registry: Registry, asset: Asset) -> tuple[Registry, RejectCode]:
+    if any(other.name == asset.name or other.caip19 == asset.caip19 for other in registry.assets):
+        return registry, RejectCode.ACTION_DUPLICATE
     try:
         canonical = parse_caip19(asset.caip19)
         if asset.dti:
@@ -290,10 +296,10 @@ def _add_asset(registry: Registry, asset: Asset) -> tuple[Registry, RejectCode]:
         return registry, RejectCode.ACTION_VALUE
     if str(canonical) != asset.caip19 or not _is_identifier(asset.name):
         return registry, RejectCode.ACTION_VALUE
-    if asset.scale > SCALE_MAX or len(registry.assets) >= ASSETS_MAX:
+    if asset.scale > SCALE_MAX or asset.method not in METHODS_RUN:
         return registry, RejectCode.ACTION_VALUE
-    if any(other.name == asset.name or other.caip19 == asset.caip19 for other in registry.assets):
-        return registry, RejectCode.ACTION_DUPLICATE
+    if len(registry.assets) >= ASSETS_MAX:
+        return registry, RejectCode.ACTION_VALUE
     return replace(registry, assets=(*registry.assets, asset)), RejectCode.OK
 
 
@@ -301,11 +307,9 @@ def _set_method(registry: Registry, change: dict[str, Any]) -> tuple[Registry, R
     number = change["asset"]
     if number >= len(registry.assets):
         return registry, RejectCode.ACTION_UNKNOWN_SUBJECT
-    try:
-        method = NettingMethod(change["method"])
-    except ValueError:
+    if change["method"] not in METHODS_RUN:
         return registry, RejectCode.ACTION_VALUE
-    changed = replace(registry.assets[number], method=method)
+    changed = replace(registry.assets[number], method=NettingMethod(change["method"]))
     return replace(registry, assets=_replaced(registry.assets, number, changed)), RejectCode.OK
 
 
