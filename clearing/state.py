@@ -264,9 +264,7 @@ class Draft:
         self._submissions: dict[int, OpenSubmission] = {}
         self._positions: dict[tuple[int, int], Position] = {}
         self._cycles: dict[int, Cycle] = {}
-        self._columns: (
-            tuple[Registry, npt.NDArray[np.bool_], npt.NDArray[np.bool_]] | None
-        ) = None
+        self._columns: tuple[Registry, npt.NDArray[np.bool_], npt.NDArray[np.bool_]] | None = None
 
     @property
     def next_index(self) -> int:
@@ -449,7 +447,6 @@ class Draft:
             last_cycle=self.last_cycle,
             network_id=self.network_id,
         )
-        self.put(Table.META, _KEY_HEAD, head)
         self.put(Table.META, _KEY_HEAD, head)
         self.put(Table.META, _KEY_LOG, log.size.to_bytes(8, "little") + b"".join(log.edges))
 

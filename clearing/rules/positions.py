@@ -190,6 +190,8 @@ class PositionTree:
         Raises: VerificationError: no such participant or asset is registered.
         """
         outer = self._outer.proof(participant)
+        if not 0 <= asset < self.assets:
+            raise VerificationError(f"no asset {asset} is registered")
         tree = self._inner.get(participant)
         if tree is None:
             return PositionPath((), outer, has_positions=False)
