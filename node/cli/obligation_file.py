@@ -15,81 +15,46 @@ Invariant: a file with one fault yields no record at all.
 
 from __future__ import annotations
 
-import csv
 import datetime as dt
 import hashlib
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from clearing.errors import REMEDIES, RejectCode
 from clearing.records.obligation import DTYPE, ITEM_VERSION
-from clearing.types import AMOUNT_MAX, ObligationKind
-from node.cli.errors import DETAILS_SHOWN_MAX, WrongUseError
+from clearing.types import ObligationKind
+from node.cli.errors import WrongUseError
+from node.csv_file import (
+    FIELD_CHARACTERS_MAX,
+    FORMAT_REMEDIES,
+    FaultLog,
+    amount_fault,
+    amount_of,
+    open_rows,
+)
 
 REQUIRED = ("id", "debtor", "creditor", "asset", "amount")
 OPTIONAL = ("due", "reference")
 
-FIELD_CHARACTERS_MAX = 4_096
-"""Greatest length of one field; longer ones come from an unclosed quote."""
-
-_SHOWN_CHARACTERS_MAX = 60
-_AMOUNT_DIGITS_MAX = 64
 _TIME_MS_MAX = (1 << 63) - 1
 _MASK_64 = (1 << 64) - 1
 _DAY = dt.timedelta(days=1)
 _MS = dt.timedelta(milliseconds=1)
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
-REMEDIES_OF_FILES: dict[str, str] = {
-    "NOT_UTF8": "Save the file as UTF-8.",
-    "NOT_CSV": "Close the quotes of the field, or double a quote inside one.",
+REMEDIES_OF_FILES: dict[str, str] = FORMAT_REMEDIES | {
     "NO_HEADER": "Write the header id,debtor,creditor,asset,amount in the first line.",
-    "DELIMITER": "Separate the columns with commas.",
-    "MISSING_COLUMN": "Add the column to the header and to every line.",
-    "DUPLICATE_COLUMN": "Name each column once.",
-    "FIELD_COUNT": "Give each line as many fields as the header; quote a field that holds a comma.",
-    "EMPTY_FIELD": "Fill in the field.",
-    "FIELD_TOO_LONG": f"A field has at most {FIELD_CHARACTERS_MAX} characters; look for an unclosed quote.",
     "DUPLICATE_ID": "Give each obligation of the file an id of its own.",
-    "NOT_AN_INTEGER": "Write the amount as a whole number of the asset's smallest unit, digits only.",
-    "AMOUNT_SIGN": "Write the amount without a sign; to turn it around, exchange debtor and creditor.",
-    "AMOUNT_TOO_LARGE": "An amount is at most 2^128-1 smallest units.",
     "BAD_DUE": "Write due as 2027-01-31, 2027-01-31T16:00:00Z, or milliseconds since 1970.",
     RejectCode.UNKNOWN_PARTICIPANT.name: "Use a registered name or LEI; `clearing audit query participants` lists them.",
     RejectCode.UNKNOWN_ASSET.name: "Use a registered asset's name, CAIP-19 or DTI; `clearing audit query assets` lists them.",
     RejectCode.SAME_PARTY.name: REMEDIES[RejectCode.SAME_PARTY],
     RejectCode.SUBMITTER_NOT_PARTY.name: REMEDIES[RejectCode.SUBMITTER_NOT_PARTY],
-    RejectCode.ZERO_AMOUNT.name: REMEDIES[RejectCode.ZERO_AMOUNT],
 }
 """What to do about each fault; where the ledger has a code for it the name is the ledger's."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One wrong cell (or line, with column ""); `line` counts from 1, the header included."""
-
-    line: int
-    column: str
-    code: str
-    value: str = ""
-
-    def as_row(self) -> dict[str, Any]:
-        """Return the fault as a row for tables and JSON."""
-        shown = self.value
-        if len(shown) > _SHOWN_CHARACTERS_MAX:
-            shown = shown[: _SHOWN_CHARACTERS_MAX - 3] + "..."
-        return {
-            "line": self.line,
-            "column": self.column,
-            "code": self.code,
-            "value": shown,
-            "remedy": REMEDIES_OF_FILES[self.code],
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,71 +131,34 @@ def parse_due_ms(text: str) -> int | None:
     return due_ms if due_ms > 0 else None
 
 
-def _amount_fault(text: str) -> str:
-    """Return the code of an amount that is not one to 39 plain digits, not zero, and at most AMOUNT_MAX."""
-    if text[:1] in {"-", "+"}:
-        return "AMOUNT_SIGN"
-    if not (text.isascii() and text.isdigit()):
-        return "NOT_AN_INTEGER"
-    # int() of a very long text is refused by Python itself and could be nothing but too large.
-    if len(text) > _AMOUNT_DIGITS_MAX or int(text) > AMOUNT_MAX:
-        return "AMOUNT_TOO_LARGE"
-    return RejectCode.ZERO_AMOUNT.name
-
-
 class _Reader:
     """One pass over a file: collects columns and faults, and never stops at the first one."""
 
-    def __init__(self, directory: Directory, submitter: int | None) -> None:
+    def __init__(self, directory: Directory, submitter: int | None, log: FaultLog) -> None:
         self.parties = directory.parties
         self.assets = directory.assets
         self.submitter = submitter
         self.file = ObligationFile()
-        self.faults: list[Fault] = []
-        self.fault_count = 0
+        self.log = log
         self._line_of_id: dict[str, int] = {}
         self._due_of_text: dict[str, int | None] = {"": 0}
 
-    def fault(self, line: int, column: str, code: str, value: str = "") -> None:
-        self.fault_count += 1
-        if len(self.faults) < DETAILS_SHOWN_MAX:
-            self.faults.append(Fault(line, column, code, value))
-
-    def header(self, names: Sequence[str]) -> list[int] | None:
-        """Return the positions of REQUIRED and OPTIONAL (-1: absent), or None when a fault was found."""
-        clean = [name.strip().lower() for name in names]
-        if len(clean) == 1 and any(mark in clean[0] for mark in ";\t|"):
-            self.fault(1, "", "DELIMITER", names[0])
-            return None
-        for name in REQUIRED:
-            if name not in clean:
-                self.fault(1, name, "MISSING_COLUMN")
-        for name in (*REQUIRED, *OPTIONAL):
-            if clean.count(name) > 1:
-                self.fault(1, name, "DUPLICATE_COLUMN")
-        known = (*REQUIRED, *OPTIONAL)
-        self.file.ignored_columns = tuple(
-            name.strip() for name in names if name.strip().lower() not in known
-        )
-        if self.fault_count:
-            return None
-        return [clean.index(name) if name in clean else -1 for name in known]
-
-    def rows(self, rows: Iterator[tuple[int, list[str]]], places: list[int], width: int) -> None:
+    def rows(
+        self, rows: Iterator[tuple[int, list[str]]], places: Sequence[int], width: int
+    ) -> None:
         """Check and keep every row; the hot loop of this module."""
         at_id, at_debtor, at_creditor, at_asset, at_amount, at_due, at_reference = places
         parties, assets, file = self.parties, self.assets, self.file
         for line, row in rows:
             if len(row) != width:
-                self.fault(line, "", "FIELD_COUNT", f"{len(row)} of {width}")
+                self.log.add(line, "", "FIELD_COUNT", f"{len(row)} of {width}")
                 continue
             identity = row[at_id].strip()
             debtor = parties.get(row[at_debtor].strip())
             creditor = parties.get(row[at_creditor].strip())
             asset = assets.get(row[at_asset].strip())
             text = row[at_amount].strip()
-            plain = text.isascii() and text.isdigit() and len(text) < _AMOUNT_DIGITS_MAX
-            amount = int(text) if plain else 0
+            amount = amount_of(text)
             due = self._due(row[at_due].strip()) if at_due >= 0 else 0
             reference = row[at_reference].strip() if at_reference >= 0 else ""
             if (
@@ -238,7 +166,7 @@ class _Reader:
                 or creditor is None
                 or asset is None
                 or due is None
-                or not 0 < amount <= AMOUNT_MAX
+                or not amount
                 or not identity
                 or identity in self._line_of_id
                 or debtor == creditor
@@ -262,9 +190,9 @@ class _Reader:
             self._due_of_text[text] = parse_due_ms(text)
         return self._due_of_text[text]
 
-    def _explain(self, line: int, row: list[str], places: list[int]) -> None:
+    def _explain(self, line: int, row: list[str], places: Sequence[int]) -> None:
         """Record every fault of a row that was refused."""
-        before = self.fault_count
+        before = self.log.count
         values = {
             name: row[place].strip()
             for name, place in zip((*REQUIRED, *OPTIONAL), places, strict=True)
@@ -272,51 +200,37 @@ class _Reader:
         }
         for name, value in values.items():
             if len(value) > FIELD_CHARACTERS_MAX:
-                self.fault(line, name, "FIELD_TOO_LONG", value)
+                self.log.add(line, name, "FIELD_TOO_LONG", value)
         for name in REQUIRED:
             if not values[name]:
-                self.fault(line, name, "EMPTY_FIELD")
-        if self.fault_count > before:
+                self.log.add(line, name, "EMPTY_FIELD")
+        if self.log.count > before:
             return
         identity = values["id"]
         if identity in self._line_of_id:
-            self.fault(
+            self.log.add(
                 line, "id", "DUPLICATE_ID", f"{identity} (line {self._line_of_id[identity]})"
             )
         self._line_of_id.setdefault(identity, line)
         for name in ("debtor", "creditor"):
             if values[name] not in self.parties:
-                self.fault(line, name, RejectCode.UNKNOWN_PARTICIPANT.name, values[name])
+                self.log.add(line, name, RejectCode.UNKNOWN_PARTICIPANT.name, values[name])
         if values["asset"] not in self.assets:
-            self.fault(line, "asset", RejectCode.UNKNOWN_ASSET.name, values["asset"])
+            self.log.add(line, "asset", RejectCode.UNKNOWN_ASSET.name, values["asset"])
         amount = values["amount"]
-        plain = amount.isascii() and amount.isdigit() and len(amount) < _AMOUNT_DIGITS_MAX
-        if not plain or not 0 < int(amount) <= AMOUNT_MAX:
-            self.fault(line, "amount", _amount_fault(amount), amount)
+        if not amount_of(amount):
+            self.log.add(line, "amount", amount_fault(amount), amount)
         if self._due(values.get("due", "")) is None:
-            self.fault(line, "due", "BAD_DUE", values["due"])
+            self.log.add(line, "due", "BAD_DUE", values["due"])
         debtor = self.parties.get(values["debtor"])
         creditor = self.parties.get(values["creditor"])
         if debtor is None or creditor is None:
             return
         if debtor == creditor:
-            self.fault(line, "creditor", RejectCode.SAME_PARTY.name, values["creditor"])
+            self.log.add(line, "creditor", RejectCode.SAME_PARTY.name, values["creditor"])
         elif self.submitter is not None and self.submitter not in (debtor, creditor):
             parties = f"{values['debtor']}, {values['creditor']}"
-            self.fault(line, "debtor", RejectCode.SUBMITTER_NOT_PARTY.name, parties)
-
-
-def _numbered_rows(text: str, reader: _Reader) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line where the row starts, fields) of each row that is not blank."""
-    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
-    line = 1
-    try:
-        for row in rows:
-            if row and (len(row) > 1 or row[0].strip()):
-                yield line, row
-            line = rows.line_num + 1
-    except csv.Error as error:
-        reader.fault(line, "", "NOT_CSV", str(error))
+            self.log.add(line, "debtor", RejectCode.SUBMITTER_NOT_PARTY.name, parties)
 
 
 def parse_obligations(
@@ -326,38 +240,24 @@ def parse_obligations(
 
     Raises: WrongUseError: one row a fault (the first 100, and the count of all); nothing of the file is used.
     """
-    reader = _Reader(directory, submitter)
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        reader.fault(
-            data.count(b"\n", 0, error.start) + 1,
-            "",
-            "NOT_UTF8",
-            repr(error.object[error.start : error.end]),
-        )
-        raise _refusal(reader) from error
-    rows = _numbered_rows(text, reader)
-    header = next(rows, None)
-    if header is None:
-        if not reader.fault_count:
-            reader.fault(1, "", "NO_HEADER")
-        raise _refusal(reader)
-    places = reader.header(header[1])
-    if places is not None:
-        reader.rows(rows, places, len(header[1]))
-    if reader.fault_count:
-        raise _refusal(reader)
+    log = FaultLog(REMEDIES_OF_FILES)
+    reader = _Reader(directory, submitter, log)
+    opened = open_rows(data, REQUIRED, OPTIONAL, log)
+    if opened is not None:
+        header, rows = opened
+        reader.file.ignored_columns = header.ignored
+        reader.rows(rows, header.places, header.width)
+    if log.count:
+        raise _refusal(log)
     return reader.file
 
 
-def _refusal(reader: _Reader) -> WrongUseError:
-    count = reader.fault_count
-    faults = "1 fault" if count == 1 else f"{count} faults"
+def _refusal(log: FaultLog) -> WrongUseError:
+    faults = "1 fault" if log.count == 1 else f"{log.count} faults"
     return WrongUseError(
         "BAD_FILE",
         f"the file has {faults}; nothing of it was submitted",
         "Correct the lines that are listed and submit the file again.",
-        [fault.as_row() for fault in reader.faults],
-        count,
+        log.as_rows(),
+        log.count,
     )
