@@ -16,9 +16,11 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from clearing.errors import ClearingError, DecodeError
+from clearing.ledger import Entry
 from clearing.log.checkpoint import Checkpoint
 from clearing.log.note import Note, Signature
 from clearing.log.policy import Policy
@@ -32,7 +34,6 @@ from node.store.replay import Replay, ReplayError, StoredBlock, entry_of, stored
 from node.store.store import Store
 from node.store.tables import Database, Head, Name, ReplicaKind, Tip, number_of, u64
 from node.store.view import View
-from node.store.writer import check_head
 
 _BY_INDEX = (Database.LEAVES, Database.BODIES, Database.PUBLIC, Database.REDACTED)
 
@@ -88,21 +89,28 @@ def check_view(
     """Check what one view shows, and the signed heads' file in `directory`."""
     tip, findings = checks.read_tip(view)
     findings += _store_findings(view)
+    size = view.count(Database.LEAVES)
     if tip is not None:
-        log = list(_log_findings(view, tip, progress))
-        findings += log
-        findings += _state_findings(view, tip, log, progress)
-    findings += _head_findings(view, directory)
-    findings += _checkpoint_findings(view, policy, progress)
-    findings += _cosignature_findings(view, policy)
+        size = tip.log_size
+        findings += _log_findings(view, tip, progress)
+        findings += _state_findings(view, tip, list(findings), progress)
+    # Roots of a damaged tree would blame whoever signed the right ones.
+    judge = _Judge(view, size, policy, roots_known=not _is_tree_damaged(findings))
+    findings += _head_findings(judge, directory)
+    findings += _checkpoint_findings(judge, progress)
+    findings += _cosignature_findings(judge)
     return list(dict.fromkeys(findings))
+
+
+def _is_tree_damaged(findings: Iterable[Finding]) -> bool:
+    return any(f.is_damage and f.table in (Database.LEAVES, Database.NODES) for f in findings)
 
 
 # -- log and bodies
 
 
 def _log_findings(view: View, tip: Tip, progress: Progress) -> Iterator[Finding]:
-    yield from checks.tip_findings(view, tip)
+    yield from checks.count_findings(view, tip)
     tree = checks.tree_findings(view, 0, tip.log_size, tip.log_root, progress)
     yield from tree
     for name in _BY_INDEX:
@@ -110,6 +118,7 @@ def _log_findings(view: View, tip: Tip, progress: Progress) -> Iterator[Finding]
     yield from _beyond(view, Database.NODES, tables.node_count(tip.log_size))
     yield from _beyond(view, Database.SEALS, tip.height + 1)
     damaged = [finding.key for finding in tree if finding.table == Database.LEAVES]
+    yield from checks.tip_findings(view, tip, damaged)
     yield from _body_findings(view, tip, damaged, progress)
     yield from _held_twice(view)
     if damaged:
@@ -117,7 +126,7 @@ def _log_findings(view: View, tip: Tip, progress: Progress) -> Iterator[Finding]
         yield table_finding(FindingKind.NOT_CHECKED, Database.SEALS, what)
         return
     try:
-        for block in stored_blocks(view):
+        for block in stored_blocks(view, tip.log_size):
             yield from checks.seal_findings(view, block.height, block.first_index, block.end)
     except ReplayError as error:
         key = f"index {error.first_index}"
@@ -167,11 +176,11 @@ def _state_findings(
                 surplus(table, key, "a witness keeps no state") for key, _ in view.items(table)
             )
         return
-    if any(finding.is_damage and finding.table in _BY_INDEX for finding in before):
+    if any(f.is_damage and f.key and f.table in _BY_INDEX for f in before):
         what = "leaves or bodies are damaged: restore them first, then check the state's tables"
         yield table_finding(FindingKind.NOT_CHECKED, "state", what)
         return
-    replay = Replay(view)
+    replay = Replay(view, tip.log_size)
     try:
         for block, result in replay.run(progress):
             yield from _entry_findings(block, result.entries)
@@ -184,14 +193,20 @@ def _state_findings(
         progress("rows", done, len(Table))
 
 
-def _entry_findings(block: StoredBlock, entries: Iterable[object]) -> Iterator[Finding]:
+def _entry_findings(block: StoredBlock, entries: Sequence[Entry]) -> Iterator[Finding]:
+    """Compare the leaves and bodies of a block with those that applying it gives; the first difference."""
     stored = [entry_of(record) for record in block.records]
-    pairs = itertools.zip_longest(stored, entries)
-    for index, (found, expected) in enumerate(pairs, block.first_index):
+    for index, (found, expected) in enumerate(
+        itertools.zip_longest(stored, entries), block.first_index
+    ):
         if found == expected:
             continue
         what = f"applying block {block.height} again gives another leaf or body here"
-        yield altered(Database.LEAVES, u64(index), what)
+        kept_in = Database.LEAVES
+        if found and expected and (found.leaf, found.body) == (expected.leaf, expected.body):
+            kept_in = Database.PUBLIC if found.public else Database.BODIES
+            what = "the body is kept with those that others may see, or away from them, against the rules"
+        yield altered(kept_in, u64(index), what)
         return
 
 
@@ -241,14 +256,50 @@ def _guard_findings(name: Name, key: bytes, value: bytes) -> Iterator[Finding]:
         yield altered(name, key, str(error))
 
 
-def _head_findings(view: View, directory: Path) -> Iterator[Finding]:
-    in_database: dict[str, Head] = {}
-    for key, value in view.items(Database.HEADS):
+@dataclass(frozen=True, slots=True)
+class _Judge:
+    """What the node's own records are compared with; with `roots_known` unset the log's own roots say nothing."""
+
+    view: View
+    size: int
+    policy: Policy | None
+    roots_known: bool
+
+    def check_root(self, size: int, root: bytes) -> None:
+        """Raise DecodeError unless the log has that root at that size."""
+        if not self.roots_known:
+            return
+        found = self.view.root(size)
+        if found != root:
+            raise DecodeError(f"its root is {root.hex()}, the log here has {found.hex()}")
+
+    def check_note(self, note: Note, size: int) -> None:
+        """Raise ClearingError unless a note is a valid checkpoint of this log at that size."""
+        checkpoint = Checkpoint.parse(note.text)
+        if checkpoint.size != size:
+            raise DecodeError(f"its size is {checkpoint.size}")
+        self.check_root(size, checkpoint.root)
+        if self.policy is not None:
+            self.policy.check(note)
+
+    def check_line(self, line: Signature, size: int) -> None:
+        """Raise ClearingError unless a cosignature verifies over this log's checkpoint of that size."""
+        if self.policy is None or not self.roots_known:
+            return
+        text = Checkpoint(self.policy.logs[0].key.name, size, self.view.root(size)).text
+        Note(text, (line,)).verified_by([witness.key for witness in self.policy.witnesses])
+
+
+def _head_findings(judge: _Judge, directory: Path) -> Iterator[Finding]:
+    in_database: dict[str, Head | None] = {}
+    for key, value in judge.view.items(Database.HEADS):
+        name = key.decode("ascii", errors="backslashreplace")
+        in_database[name] = None
         try:
             head = Head.decode(tables.unguarded(Database.HEADS, key, value))
-            in_database[key.decode("ascii")] = head
-            check_head(view, key.decode("ascii"), None, head)
-        except (ClearingError, UnicodeDecodeError) as error:
+            in_database[name] = head
+            judge.check_root(head.size, head.root)
+        except ClearingError as error:
             yield altered(Database.HEADS, key, str(error))
     try:
         in_file = heads.read_heads(directory)
@@ -258,55 +309,36 @@ def _head_findings(view: View, directory: Path) -> Iterator[Finding]:
     except SetupError as error:
         yield table_finding(FindingKind.DAMAGED, heads.HEADS_FILE, str(error))
         return
-    if in_file is None:
-        if in_database:
-            what = "heads were signed, and the file beside the database that says so is gone"
-            yield table_finding(FindingKind.MISSING, heads.HEADS_FILE, what)
-        return
-    for name, head in in_file.items():
-        if name not in in_database or in_database[name].size < head.size:
-            what = f"ROLLBACK_DETECTED: {name} has signed {head.size} leaves, the database is older than that"
+    if in_file is None and in_database:
+        what = "heads were signed, and the file beside the database that says so is gone"
+        yield table_finding(FindingKind.MISSING, heads.HEADS_FILE, what)
+    for name, signed in (in_file or {}).items():
+        known = in_database.get(name, Head(0, b""))
+        if known is not None and known.size < signed.size:
+            what = f"ROLLBACK_DETECTED: {name} has signed {signed.size} leaves, the database is older than that"
             yield table_finding(FindingKind.DAMAGED, heads.HEADS_FILE, what)
 
 
-def _own_checkpoint_text(view: View, note: Note, size: int) -> None:
-    """Check that a note's text is about this log at `size`. Raises: ClearingError: it is not."""
-    checkpoint = Checkpoint.parse(note.text)
-    if checkpoint.size != size:
-        raise DecodeError(f"its size is {checkpoint.size}")
-    root = view.root(size)
-    if checkpoint.root != root:
-        raise DecodeError(f"its root is {checkpoint.root.hex()}, the log here has {root.hex()}")
-
-
-def _checkpoint_findings(
-    view: View, policy: Policy | None, progress: Progress
-) -> Iterator[Finding]:
-    total = view.count(Database.CHECKPOINTS)
-    log_size = view.count(Database.LEAVES)
-    for done, (key, value) in enumerate(view.items(Database.CHECKPOINTS), 1):
-        if len(key) != 8 or number_of(key) > log_size:
+def _checkpoint_findings(judge: _Judge, progress: Progress) -> Iterator[Finding]:
+    total = judge.view.count(Database.CHECKPOINTS)
+    for done, (key, value) in enumerate(judge.view.items(Database.CHECKPOINTS), 1):
+        if len(key) != 8 or number_of(key) > judge.size:
             yield surplus(Database.CHECKPOINTS, key, "the log has no such size")
             continue
         try:
             note = Note.parse(tables.unguarded(Database.CHECKPOINTS, key, value))
-            _own_checkpoint_text(view, note, number_of(key))
-            if policy is not None:
-                policy.check(note)
+            judge.check_note(note, number_of(key))
         except ClearingError as error:
             yield altered(Database.CHECKPOINTS, key, str(error))
         progress("checkpoints", done, total)
-    if total and policy is None:
-        what = f"the signatures of {total} checkpoints: no policy was given"
-        yield table_finding(FindingKind.NOT_CHECKED, Database.CHECKPOINTS, what)
+    yield from _unchecked(judge, Database.CHECKPOINTS, total)
 
 
-def _cosignature_findings(view: View, policy: Policy | None) -> Iterator[Finding]:
-    total = view.count(Database.COSIGNATURES)
-    log_size = view.count(Database.LEAVES)
-    for key, value in view.items(Database.COSIGNATURES):
+def _cosignature_findings(judge: _Judge) -> Iterator[Finding]:
+    total = judge.view.count(Database.COSIGNATURES)
+    for key, value in judge.view.items(Database.COSIGNATURES):
         size = number_of(key[:8])
-        if len(key) < 13 or size > log_size:
+        if len(key) < 13 or size > judge.size:
             yield surplus(Database.COSIGNATURES, key, "the log has no such size")
             continue
         try:
@@ -314,15 +346,16 @@ def _cosignature_findings(view: View, policy: Policy | None) -> Iterator[Finding
             signature = Signature.parse(line.decode().removesuffix("\n"))
             if tables.cosignature_key(size, signature.key_id, signature.name) != key:
                 raise DecodeError("it is another key's signature line")
-            if policy is not None:
-                _verify_cosignature(view, size, signature, policy)
+            judge.check_line(signature, size)
         except (ClearingError, UnicodeDecodeError) as error:
             yield altered(Database.COSIGNATURES, key, str(error))
-    if total and policy is None:
-        what = f"{total} cosignatures: no policy was given"
-        yield table_finding(FindingKind.NOT_CHECKED, Database.COSIGNATURES, what)
+    yield from _unchecked(judge, Database.COSIGNATURES, total)
 
 
-def _verify_cosignature(view: View, size: int, signature: Signature, policy: Policy) -> None:
-    text = Checkpoint(policy.logs[0].key.name, size, view.root(size)).text
-    Note(text, (signature,)).verified_by([witness.key for witness in policy.witnesses])
+def _unchecked(judge: _Judge, name: Database, total: int) -> Iterator[Finding]:
+    if total and judge.policy is None:
+        what = f"the signatures of {total} records: no policy was given"
+        yield table_finding(FindingKind.NOT_CHECKED, name, what)
+    if total and not judge.roots_known:
+        what = f"the roots of {total} records: leaves or nodes are damaged"
+        yield table_finding(FindingKind.NOT_CHECKED, name, what)
