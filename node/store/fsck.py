@@ -287,7 +287,9 @@ class _Judge:
         if self.policy is None or not self.roots_known:
             return
         text = Checkpoint(self.policy.logs[0].key.name, size, self.view.root(size)).text
-        Note(text, (line,)).verified_by([witness.key for witness in self.policy.witnesses])
+        # A follower keeps the log's own line too: with it the head that it cosigned is evidence.
+        keys = [entry.key for entry in (*self.policy.witnesses, *self.policy.logs)]
+        Note(text, (line,)).verified_by(keys)
 
 
 def _head_findings(judge: _Judge, directory: Path) -> Iterator[Finding]:
