@@ -13,14 +13,15 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from clearing.errors import DecodeError
 from clearing.log import merkle
+from clearing.params import Parameters
 from clearing.rules.cycles import Cycle, ResultRow
 from clearing.rules.governance import Proposal, decode_actions
 from clearing.rules.positions import Position
-from clearing.rules.registry import Action, ActionKind, Asset, Participant
+from clearing.rules.registry import Action, ActionKind, Asset, Participant, Registry
 from clearing.rules.settlement import SettlementInstruction
 from clearing.types import (
     CycleState,
@@ -36,6 +37,7 @@ from node.pb.v1 import audit_pb2, types_pb2
 from node.queries import CycleAssetRow, CycleRow, ObligationRow, ProposalRow, SettlementRow
 from node.services.facade import Tip
 
+RegistryMessage: TypeAlias = audit_pb2.GetRegistryResponse
 E = TypeVar("E", bound=enum.IntEnum)
 
 HASH_BYTES = merkle.HASH_BYTES
@@ -153,6 +155,43 @@ def asset_of(message: types_pb2.Asset) -> Asset:
     """
     method = enum_of(NettingMethod, message.method, "method")
     return Asset(message.name, message.caip19, message.dti, message.scale, method)
+
+
+def registry_message(registry: Registry, network_id: bytes, tip: Tip | None) -> RegistryMessage:
+    """Return everything that governance has set."""
+    parameters = registry.parameters
+    return audit_pb2.GetRegistryResponse(
+        network_id=network_id,
+        participants=(
+            participant_message(number, party) for number, party in enumerate(registry.participants)
+        ),
+        assets=(asset_message(number, asset) for number, asset in enumerate(registry.assets)),
+        governance_quorum=parameters.governance_quorum,
+        proposal_lifetime_ms=parameters.proposal_lifetime_ms,
+        settlement_timeout_ms=parameters.settlement_timeout_ms,
+        cut_offs_s=registry.cut_offs_s,
+        as_of=head_message(tip),
+    )
+
+
+def registry_of(message: RegistryMessage) -> Registry:
+    """Read everything that governance has set.
+
+    Raises: DecodeError: a field that is none, or registers that are not numbered without gaps.
+    """
+    for rows in (message.participants, message.assets):
+        if [row.number for row in rows] != list(range(len(rows))):
+            raise DecodeError("registers are numbered from 0 without gaps")
+    return Registry(
+        tuple(map(participant_of, message.participants)),
+        tuple(map(asset_of, message.assets)),
+        Parameters(
+            message.governance_quorum,
+            message.proposal_lifetime_ms,
+            message.settlement_timeout_ms,
+        ),
+        tuple(message.cut_offs_s),
+    )
 
 
 def head_message(tip: Tip | None) -> types_pb2.LedgerHead:

@@ -151,23 +151,7 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
         registry = self._ledger.registry
 
         def read(view: LedgerView) -> audit_pb2.GetRegistryResponse:
-            parameters = registry.parameters
-            return audit_pb2.GetRegistryResponse(
-                network_id=self._ledger.network_id,
-                participants=(
-                    wire.participant_message(number, party)
-                    for number, party in enumerate(registry.participants)
-                ),
-                assets=(
-                    wire.asset_message(number, asset)
-                    for number, asset in enumerate(registry.assets)
-                ),
-                governance_quorum=parameters.governance_quorum,
-                proposal_lifetime_ms=parameters.proposal_lifetime_ms,
-                settlement_timeout_ms=parameters.settlement_timeout_ms,
-                cut_offs_s=registry.cut_offs_s,
-                as_of=wire.head_message(view.tip),
-            )
+            return wire.registry_message(registry, self._ledger.network_id, view.tip)
 
         return await self._reading.view(read)
 

@@ -1,0 +1,182 @@
+"""Reading: lists, cycles, proposals, status.
+
+Lives here: the operations that read and follow pages. May not live here: proofs (trust.py), writing.
+
+What is returned are the same values that the node's queries make (node.queries); amounts are integers of smallest
+units. Lists come whole; `rows_max` cuts them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from clearing.errors import DecodeError
+from clearing.rules.positions import Position
+from clearing.types import CycleState, InstructionState, ObligationState
+from node import wire
+from node.client.calls import Call, Operation
+from node.client.errors import BadAnswerError
+from node.client.trust import AUDIT, OPERATOR, PARTICIPANT, Trust
+from node.pb.v1 import audit_pb2, operator_pb2, participant_pb2
+from node.queries import (
+    PAGE_ROWS_MAX,
+    CycleAssetRow,
+    CycleRow,
+    ObligationFilter,
+    ObligationRow,
+    PositionFilter,
+    ProposalRow,
+    SettlementFilter,
+    SettlementRow,
+)
+from node.services.facade import NodeStatus
+from node.wire_nodes import status_of
+
+T = TypeVar("T")
+
+
+class Reader:
+    """Operations that read; `everyone` asks for all parties' rows and is for supervisors."""
+
+    def __init__(self, trust: Trust) -> None:
+        """Read from nodes that `trust` has checked."""
+        self._trust = trust
+
+    def obligations(
+        self, wanted: ObligationFilter, *, everyone: bool, rows_max: int | None
+    ) -> Operation[tuple[ObligationRow, ...]]:
+        """List obligations, by submission and item; `wanted.participant` counts for `everyone` only."""
+        fields = _given(
+            submission=wanted.submission,
+            counterparty=wanted.counterparty,
+            asset=wanted.asset,
+            cycle=wanted.cycle,
+            states=_numbers(wanted.states),
+        )
+        if everyone:
+            request: Any = audit_pb2.QueryObligationsRequest(
+                **fields, **_given(participant=wanted.participant)
+            )
+            call = Call(f"{AUDIT}QueryObligations", request, audit_pb2.QueryObligationsResponse)
+        else:
+            request = participant_pb2.ListObligationsRequest(**fields)
+            call = Call(
+                f"{PARTICIPANT}ListObligations", request, participant_pb2.ListObligationsResponse
+            )
+        return self._pages(call, "obligations", wire.obligation_of, rows_max)
+
+    def positions(
+        self, wanted: PositionFilter, *, everyone: bool, rows_max: int | None
+    ) -> Operation[tuple[Position, ...]]:
+        """List positions, by participant and asset; `wanted.participant` counts for `everyone` only."""
+        fields = _given(asset=wanted.asset)
+        if everyone:
+            request: Any = audit_pb2.QueryPositionsRequest(
+                **fields, **_given(participant=wanted.participant)
+            )
+            call = Call(f"{AUDIT}QueryPositions", request, audit_pb2.QueryPositionsResponse)
+        else:
+            request = participant_pb2.ListPositionsRequest(**fields)
+            call = Call(
+                f"{PARTICIPANT}ListPositions", request, participant_pb2.ListPositionsResponse
+            )
+        return self._pages(call, "positions", wire.position_of, rows_max)
+
+    def instructions(
+        self, wanted: SettlementFilter, *, everyone: bool, rows_max: int | None
+    ) -> Operation[tuple[SettlementRow, ...]]:
+        """List settlement instructions, by cycle and number; participant and asset count for `everyone` only."""
+        states: list[InstructionState] = list(wanted.states)
+        fields = _given(cycle=wanted.cycle, states=_numbers(tuple(states)))
+        if everyone:
+            request: Any = audit_pb2.QueryInstructionsRequest(
+                **fields, **_given(participant=wanted.participant, asset=wanted.asset)
+            )
+            call = Call(f"{AUDIT}QueryInstructions", request, audit_pb2.QueryInstructionsResponse)
+        else:
+            request = participant_pb2.ListInstructionsRequest(**fields)
+            call = Call(
+                f"{PARTICIPANT}ListInstructions", request, participant_pb2.ListInstructionsResponse
+            )
+        return self._pages(call, "instructions", wire.settlement_of, rows_max)
+
+    def cycles(
+        self, states: tuple[CycleState, ...], *, rows_max: int | None
+    ) -> Operation[tuple[CycleRow, ...]]:
+        """List cycles, by number."""
+        request = participant_pb2.ListCyclesRequest(**_given(states=_numbers(states)))
+        call = Call(f"{PARTICIPANT}ListCycles", request, participant_pb2.ListCyclesResponse)
+        return self._pages(call, "cycles", wire.cycle_of, rows_max)
+
+    def cycle(
+        self, number: int, *, everyone: bool
+    ) -> Operation[tuple[CycleRow, tuple[CycleAssetRow, ...]]]:
+        """Return one cycle and its result by asset: everybody's net positions, or the caller's own."""
+        yield from self._trust.ready()
+        if not everyone:
+            request = participant_pb2.GetCycleRequest(cycle=number)
+            answer = yield Call(f"{PARTICIPANT}GetCycle", request, participant_pb2.GetCycleResponse)
+            return _read(wire.cycle_of, answer.cycle), _read_all(wire.cycle_asset_of, answer.assets)
+        query = audit_pb2.QueryCycleRequest(cycle=number, page_size=PAGE_ROWS_MAX)
+        assets: dict[int, CycleAssetRow] = {}
+        while True:
+            answer = yield Call(f"{AUDIT}QueryCycle", query, audit_pb2.QueryCycleResponse)
+            for row in _read_all(wire.cycle_asset_of, answer.assets):
+                # An asset that the page's end cut comes again, with its further rows.
+                before = assets[row.asset].rows if row.asset in assets else ()
+                assets[row.asset] = replace(row, rows=before + row.rows)
+            if not answer.next_page_token:
+                return _read(wire.cycle_of, answer.cycle), tuple(assets.values())
+            query.page_token = answer.next_page_token
+
+    def proposals(self, *, rows_max: int | None) -> Operation[tuple[ProposalRow, ...]]:
+        """List governance proposals, by log index."""
+        request = audit_pb2.ListProposalsRequest()
+        call = Call(f"{AUDIT}ListProposals", request, audit_pb2.ListProposalsResponse)
+        return self._pages(call, "proposals", wire.proposal_of, rows_max)
+
+    def status(self) -> Operation[NodeStatus]:
+        """Return how the node stands; asks nothing else of it, so that a degraded node answers too."""
+        request = operator_pb2.GetStatusRequest()
+        answer = yield Call(f"{OPERATOR}GetStatus", request, operator_pb2.GetStatusResponse)
+        return _read(status_of, answer)
+
+    def _pages(
+        self, call: Call, field: str, read: Callable[[Any], T], rows_max: int | None
+    ) -> Operation[tuple[T, ...]]:
+        """Follow the pages of `call` until there is none, or `rows_max` rows are there."""
+        yield from self._trust.ready()
+        rows: list[T] = []
+        call.request.page_size = min(rows_max or PAGE_ROWS_MAX, PAGE_ROWS_MAX)
+        while True:
+            answer = yield call
+            rows.extend(_read_all(read, getattr(answer, field)))
+            if rows_max is not None and len(rows) >= rows_max:
+                return tuple(rows[:rows_max])
+            if not answer.next_page_token:
+                return tuple(rows)
+            call.request.page_token = answer.next_page_token
+
+
+def _given(**fields: Any) -> dict[str, Any]:
+    """Return the fields that are set, for a request in which the others are left out."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _numbers(
+    states: tuple[ObligationState, ...] | tuple[InstructionState, ...] | tuple[CycleState, ...],
+) -> list[int]:
+    return [int(state) for state in states]
+
+
+def _read(read: Callable[[Any], T], message: Any) -> T:
+    try:
+        return read(message)
+    except DecodeError as error:
+        raise BadAnswerError(f"the answer is malformed: {error}") from error
+
+
+def _read_all(read: Callable[[Any], T], messages: Any) -> tuple[T, ...]:
+    return tuple(_read(read, message) for message in messages)

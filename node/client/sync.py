@@ -1,0 +1,340 @@
+"""The client for programs without an event loop.
+
+Lives here: Client: channels, waiting and the methods by name. May not live here: what a method means (trust, writes,
+reads), when to try again (calls).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+
+from clearing.log.checkpoint import Checkpoint
+from clearing.position_proof import VerifiedPosition
+from clearing.receipt import VerifiedReceipt
+from clearing.records.instruction import InstructionKind
+from clearing.records.submission import Submission
+from clearing.records.transaction import Transaction
+from clearing.rules.positions import Position
+from clearing.rules.registry import Action, Registry
+from clearing.types import CycleState
+from node.client.calls import Attempts, Call, Operation
+from node.client.errors import BadAnswerError, ClientError, RejectedError
+from node.client.session import TIMEOUT_S, Session, sync_channel
+from node.client.trust import AUDIT, PARTICIPANT
+from node.client.writes import MessageSigner, Obligation, Recorded
+from node.keys import Passphrase
+from node.pb.v1 import audit_pb2, participant_pb2
+from node.profile import IdentityDirectory
+from node.queries import (
+    CycleAssetRow,
+    CycleRow,
+    ObligationFilter,
+    ObligationRow,
+    PositionFilter,
+    ProposalRow,
+    SettlementFilter,
+    SettlementRow,
+)
+from node.services.facade import NodeStatus
+
+T = TypeVar("T")
+Ranges = Sequence[tuple[int, int]]
+
+
+class Client:
+    """A participant's connection to its network; may be used from several threads.
+
+    Every method raises the errors of node.client.errors. timeout_s is the time one method may take, attempts included.
+    """
+
+    def __init__(
+        self,
+        identity: IdentityDirectory,
+        *,
+        endpoints: Sequence[str] = (),
+        signer: Callable[[], MessageSigner] | None = None,
+        state_dir: Path | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
+        """Prepare for `identity`, see Session; nothing is sent yet."""
+        self._session = Session(identity, endpoints=endpoints, signer=signer, state_dir=state_dir)
+        self._timeout_s = timeout_s
+        self._channels: dict[str, grpc.Channel] = {}
+
+    @classmethod
+    def open(
+        cls,
+        path: Path | str,
+        *,
+        passphrase: Passphrase | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> Self:
+        """Open the identity directory at `path`; the passphrase, where there is no key file, opens its signing key."""
+        identity = IdentityDirectory.open(Path(path))
+        return cls(identity, signer=lambda: identity.signing_key(passphrase), timeout_s=timeout_s)
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the connections."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; the client cannot be used any more."""
+        for channel in self._channels.values():
+            channel.close()
+        self._channels.clear()
+
+    # -- recording
+
+    def submit(self, obligations: bytes | Iterable[Obligation]) -> tuple[Recorded, ...]:
+        """Sign and record obligations, in submissions of at most 50,000, each whole or not at all."""
+        return self._run(self._session.writer.submit(obligations))
+
+    def prepare(self, obligations: bytes | Iterable[Obligation]) -> tuple[Submission, ...]:
+        """Sign obligations without sending them."""
+        return self._run(self._session.writer.prepare(obligations))
+
+    def send(self, transaction: Transaction) -> Recorded:
+        """Record a signed transaction; sending it again is safe."""
+        return self._run(self._session.writer.send(transaction))
+
+    def resume(self) -> tuple[Recorded | RejectedError, ...]:
+        """Send again what an earlier session sent without hearing of its fate."""
+        return self._run(self._session.writer.resume())
+
+    def request(self, client_id: bytes) -> Recorded | None:
+        """Return what became of a transaction, or None where none is recorded."""
+        return self._run(self._session.writer.request(client_id))
+
+    def affirm(self, submission: int, ranges: Ranges = ()) -> Recorded:
+        """Affirm items of a submission as their other party: inclusive ranges, none for all that are open."""
+        return self._select(InstructionKind.AFFIRM, submission, ranges)
+
+    def reject(self, submission: int, ranges: Ranges = ()) -> Recorded:
+        """Reject items of a submission as their other party."""
+        return self._select(InstructionKind.REJECT, submission, ranges)
+
+    def rescind(self, submission: int, ranges: Ranges = ()) -> Recorded:
+        """Withdraw items of one's own submission before cut-off."""
+        return self._select(InstructionKind.RESCIND, submission, ranges)
+
+    def _select(self, kind: InstructionKind, submission: int, ranges: Ranges) -> Recorded:
+        return self._run(self._session.writer.select(kind, submission, ranges))
+
+    def run_cycle(self) -> Recorded:
+        """Cut off and net now; for the central bank and operators."""
+        return self._run(self._session.writer.instruct(InstructionKind.RUN_CYCLE))
+
+    def evidence(self, cycle: int, number: int, evidence_hash: bytes) -> Recorded:
+        """Show the SHA-256 of the evidence of payment for a settlement instruction."""
+        return self._run(self._session.writer.evidence(cycle, number, evidence_hash))
+
+    def confirm(self, cycle: int, number: int) -> Recorded:
+        """Confirm a settlement instruction."""
+        return self._run(self._session.writer.settle(InstructionKind.CONFIRM, cycle, number))
+
+    def fail(self, cycle: int, number: int) -> Recorded:
+        """Give a settlement instruction up."""
+        return self._run(self._session.writer.settle(InstructionKind.FAIL, cycle, number))
+
+    def pledge(self, participant: str, asset: str, amount_units: int) -> Recorded:
+        """Set a participant's pledged liquidity; for the settlement agent."""
+        return self._run(self._session.writer.pledge(participant, asset, amount_units))
+
+    def propose(self, actions: Sequence[Action]) -> Recorded:
+        """Put governance actions before the governors; for the ministry and the central bank."""
+        return self._run(self._session.writer.propose(actions))
+
+    def approve(self, proposal: int) -> Recorded:
+        """Approve the proposal at a log index; for the ministry and the central bank."""
+        return self._run(self._session.writer.approve(proposal))
+
+    # -- reading
+
+    def registry(self) -> Registry:
+        """Return the registers as they are now."""
+        return self._run(self._session.writer.registry(fresh=True))
+
+    def obligations(
+        self,
+        wanted: ObligationFilter | None = None,
+        *,
+        everyone: bool = False,
+        rows_max: int | None = None,
+    ) -> tuple[ObligationRow, ...]:
+        """List one's obligations, or everyone's for a supervisor."""
+        return self._run(
+            self._session.reader.obligations(
+                wanted or ObligationFilter(), everyone=everyone, rows_max=rows_max
+            )
+        )
+
+    def positions(
+        self,
+        wanted: PositionFilter | None = None,
+        *,
+        everyone: bool = False,
+        rows_max: int | None = None,
+    ) -> tuple[Position, ...]:
+        """List one's positions, or everyone's for a supervisor; their salts are zero."""
+        return self._run(
+            self._session.reader.positions(
+                wanted or PositionFilter(), everyone=everyone, rows_max=rows_max
+            )
+        )
+
+    def instructions(
+        self,
+        wanted: SettlementFilter | None = None,
+        *,
+        everyone: bool = False,
+        rows_max: int | None = None,
+    ) -> tuple[SettlementRow, ...]:
+        """List one's settlement instructions, or everyone's for a supervisor."""
+        return self._run(
+            self._session.reader.instructions(
+                wanted or SettlementFilter(), everyone=everyone, rows_max=rows_max
+            )
+        )
+
+    def cycles(
+        self, states: tuple[CycleState, ...] = (), *, rows_max: int | None = None
+    ) -> tuple[CycleRow, ...]:
+        """List all cycles, or those in the given states."""
+        return self._run(self._session.reader.cycles(states, rows_max=rows_max))
+
+    def cycle(
+        self, number: int, *, everyone: bool = False
+    ) -> tuple[CycleRow, tuple[CycleAssetRow, ...]]:
+        """Return a cycle and its result by asset, with one's own net positions or everyone's."""
+        return self._run(self._session.reader.cycle(number, everyone=everyone))
+
+    def proposals(self, *, rows_max: int | None = None) -> tuple[ProposalRow, ...]:
+        """List governance proposals."""
+        return self._run(self._session.reader.proposals(rows_max=rows_max))
+
+    def status(self) -> NodeStatus:
+        """Return how the node stands."""
+        return self._run(self._session.reader.status())
+
+    # -- proofs
+
+    def checkpoint(self) -> Checkpoint:
+        """Return the newest final checkpoint, verified to extend the one remembered."""
+        return self._run(self._session.trust.checkpoint())
+
+    def receipt(self, log_index: int, item: int | None = None) -> tuple[bytes, VerifiedReceipt]:
+        """Return a receipt, to be kept as it is, and what it proves; it has been verified."""
+        return self._run(self._session.trust.receipt(log_index, item))
+
+    def position_proof(self, participant: int, asset: int) -> tuple[bytes, VerifiedPosition]:
+        """Return the proof of a position or its absence, and what it proves; it has been verified."""
+        return self._run(self._session.trust.position_proof(participant, asset))
+
+    def leaves(self, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """Yield leaves in order of index, up to the newest final checkpoint or `end`; goes on after a broken stream."""
+        if end is None:
+            end = self.checkpoint().size
+        at = start
+        while at < end:
+            request = audit_pb2.GetLeavesRequest(start_index=at, end_index=end)
+            call = Call(f"{AUDIT}GetLeaves", request, audit_pb2.GetLeavesResponse)
+            for message in self._stream(call):
+                yield from message.leaves
+                at += len(message.leaves)
+
+    def watch(self) -> Iterator[Checkpoint]:
+        """Yield every new final checkpoint, verified to extend the one before; goes on after a broken stream."""
+        yield self.checkpoint()
+        while True:
+            seen = self._run(self._session.trust.ready())
+            request = participant_pb2.WatchCheckpointsRequest(since_size=seen.checkpoint.size)
+            answer = participant_pb2.WatchCheckpointsResponse
+            for message in self._stream(Call(f"{PARTICIPANT}WatchCheckpoints", request, answer)):
+                yield self._session.trust.take_over(message)
+
+    # -- calls
+
+    def _run(self, operation: Operation[T]) -> T:
+        """Carry an operation out: make its calls, hand it answers and failures, return its result."""
+        deadline_s = time.monotonic() + self._timeout_s
+        failure: ClientError | None = None
+        answer: Any = None
+        try:
+            while True:
+                call = operation.throw(failure) if failure else operation.send(answer)
+                failure, answer = None, None
+                try:
+                    answer = self._call(call, deadline_s)
+                except ClientError as error:
+                    failure = error
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    def _call(self, call: Call, deadline_s: float) -> Any:
+        attempts = Attempts(call, time.monotonic(), deadline_s)
+        while True:
+            method = self._channel().unary_unary(
+                call.method,
+                request_serializer=type(call.request).SerializeToString,
+                response_deserializer=call.answer.FromString,
+            )
+            try:
+                return method(call.request, timeout=attempts.remaining_s(time.monotonic()))
+            except grpc.RpcError as error:
+                again = attempts.after(error, time.monotonic())
+            time.sleep(again.delay_s)
+            self._session.move_on(again.endpoint, rotate=again.rotate)
+
+    def _stream(self, call: Call) -> Iterator[Any]:
+        """Yield the answers of a streaming call until it ends or breaks; the caller goes on from where it is.
+
+        Raises: ClientError: it broke for good. Breaks in a row count together until an answer comes.
+        """
+        attempts = Attempts(call, time.monotonic(), time.monotonic() + self._timeout_s)
+        while True:
+            method = self._channel().unary_stream(
+                call.method,
+                request_serializer=type(call.request).SerializeToString,
+                response_deserializer=call.answer.FromString,
+            )
+            heard = False
+            stream: Any = method(call.request)
+            try:
+                for message in stream:
+                    heard = True
+                    yield message
+            except grpc.RpcError as error:
+                again = attempts.after(error, time.monotonic())
+            else:
+                if not heard:
+                    raise BadAnswerError(f"{call.method} ended without an answer")
+                return
+            finally:
+                stream.cancel()
+            time.sleep(again.delay_s)
+            self._session.move_on(again.endpoint, rotate=again.rotate)
+            if heard:
+                return
+
+    def _channel(self) -> grpc.Channel:
+        target = self._session.target
+        channel = self._channels.get(target)
+        if channel is None:
+            channel = self._channels[target] = sync_channel(self._session.tls, target)
+        return channel
