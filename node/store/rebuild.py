@@ -36,10 +36,10 @@ def rebuild(store: Store, kind: ReplicaKind, progress: Progress = silent) -> Tip
     signed; nothing was written. Otherwise as Store.commit.
     """
     with store.snapshot() as view:
-        replay = Replay(view)
+        leaves = view.count(Database.LEAVES)
+        replay = Replay(view, leaves)
         if kind is ReplicaKind.FULL:
             _replay(replay, progress)
-        leaves = view.count(Database.LEAVES)
     row_bytes = sum(
         _ROW_BYTES + len(value) for table in Table for _, value in replay.rows.scan(table)
     )

@@ -18,7 +18,6 @@ from clearing.memory import MemoryRows
 from clearing.records.leaves import GenesisLeaf, LeafKind, leaf_kind
 from clearing.state import State
 from node.store.checks import Progress, silent
-from node.store.tables import Database, number_of
 from node.store.view import Record, View
 
 
@@ -46,21 +45,19 @@ class StoredBlock:
         return self.first_index + len(self.records)
 
 
-def stored_blocks(view: View) -> Iterator[StoredBlock]:
-    """Yield the blocks of the log, cut at its SEAL leaves; leaves after the last SEAL are left out.
+def stored_blocks(view: View, size: int) -> Iterator[StoredBlock]:
+    """Yield the blocks of the first `size` leaves, cut at SEAL leaves; leaves after the last SEAL are left out.
 
     Raises: ReplayError: a leaf is missing, or is none of ours.
     """
     height, first, records = 0, 0, []
-    for expected, (key, leaf) in enumerate(view.items(Database.LEAVES)):
-        index = number_of(key)
-        if index != expected:
-            raise ReplayError(height, first, f"leaf {expected} is missing")
-        records.append(view.record(index))
+    for index in range(size):
         try:
-            kind = leaf_kind(leaf)
-        except ClearingError as error:
+            record = view.record(index)
+            kind = leaf_kind(record.leaf)
+        except (KeyError, ClearingError) as error:
             raise ReplayError(height, first, f"leaf {index}: {error}") from error
+        records.append(record)
         if kind is LeafKind.SEAL:
             yield StoredBlock(height, first, tuple(records))
             height, first, records = height + 1, index + 1, []
@@ -83,11 +80,12 @@ class _Replayed(MemoryRows):
 
 
 class Replay:
-    """Applies every stored block from genesis; `rows` are those of the blocks applied so far."""
+    """Applies the blocks of the first `size` leaves; `rows` are those of the blocks applied so far."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: View, size: int) -> None:
         """Start before genesis."""
         self._view = view
+        self._size = size
         self.rows = _Replayed(view)
         self.state = State(self.rows)
 
@@ -96,15 +94,14 @@ class Replay:
 
         Raises: ReplayError: a block cannot be applied: a leaf or body is missing, malformed or out of order.
         """
-        size = self._view.count(Database.LEAVES)
-        for block in stored_blocks(self._view):
+        for block in stored_blocks(self._view, self._size):
             try:
                 result = self._apply(block)
             except ClearingError as error:
                 raise ReplayError(block.height, block.first_index, str(error)) from error
             self.rows.apply_rows(result.delta.rows)
             self.state.advance(result.delta)
-            progress("replay", block.end, size)
+            progress("replay", block.end, self._size)
             yield block, result
 
     def _apply(self, block: StoredBlock) -> BlockResult:

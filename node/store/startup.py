@@ -4,16 +4,18 @@ Lives here: opening a store with its checks. May not live here: the full re-deri
 
 Checked: the file holds every page it counts; schema; the tip's guard; the number of records of every table; the last
 leaves hash to their nodes, their subtrees to the root of the newest block; its SEAL leaf, seal index and bodies; the
-signed heads against the file beside the database and against the log. Cost: a few thousand hashes and reads,
-whatever the log's size.
+bodies of open submissions, from which the open book is loaded; the signed heads against the file beside the database
+and against the log. Cost: a few thousand hashes and two for each open item, whatever the log's size.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
 from clearing.errors import VerificationError
+from clearing.rows import Table
 from clearing.state import State
 from node.errors import SetupError
 from node.store import checks, heads, tables
@@ -25,7 +27,7 @@ from node.store.errors import (
     StoreDamagedError,
 )
 from node.store.store import Store
-from node.store.tables import Database, Head, Tip
+from node.store.tables import Database, Head
 from node.store.view import View
 
 TAIL_LEAVES = 1024
@@ -75,17 +77,18 @@ def tail_findings(view: View, tail_leaves: int = TAIL_LEAVES) -> Iterator[Findin
     yield from findings
     if tip is None:
         return
-    yield from checks.tip_findings(view, tip)
+    yield from checks.count_findings(view, tip)
     first = max(0, tip.log_size - tail_leaves)
-    yield from checks.tree_findings(view, first, tip.log_size, tip.log_root)
-    yield from _last_block_findings(view, tip)
-
-
-def _last_block_findings(view: View, tip: Tip) -> Iterator[Finding]:
+    tree = checks.tree_findings(view, first, tip.log_size, tip.log_root)
+    yield from tree
+    damaged = [finding.key for finding in tree if finding.table == Database.LEAVES]
+    yield from checks.tip_findings(view, tip, damaged)
     before = view.raw(Database.SEALS, tables.u64(tip.height - 1)) if tip.height else None
     first = 0 if before is None else tables.number_of(before) + 1
     yield from checks.seal_findings(view, tip.height, first, tip.log_size)
-    for index in range(first, tip.log_size):
+    open_submissions = (tables.number_of(key) for key, _ in view.items(Table.OPEN))
+    older = (index for index in open_submissions if index < first)
+    for index in itertools.chain(older, range(first, tip.log_size)):
         if view.raw(Database.LEAVES, tables.u64(index)) is not None:
             yield from checks.body_findings(index, view.record(index), tip.kind)
 
