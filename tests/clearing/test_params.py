@@ -17,7 +17,7 @@ U64_MAX = (1 << 64) - 1
 
 
 def test_the_defaults_are_two_governors_a_week_and_a_day() -> None:
-    assert Parameters().encode().hex() == "020000000000000000b2d02400000000005c260500000000"
+    assert Parameters().encode().hex() == "020000000000000000840c2400000000005c260500000000"
     assert Parameters().proposal_lifetime_ms == 7 * 24 * 60 * 60 * 1000
     assert Parameters().settlement_timeout_ms == 24 * 60 * 60 * 1000
 
