@@ -34,6 +34,7 @@ from clearing.netting.columns import (
     tier_of,
 )
 from clearing.netting.engine import Engine, jit
+from clearing.netting.limbs import move_int64, move_int128, move_int192
 
 U64: TypeAlias = NDArray[np.uint64]
 I64: TypeAlias = NDArray[np.int64]
@@ -44,12 +45,9 @@ TOO_WIDE: Final = -2
 _BLOCK: Final = 1 << 16
 _ZERO: Final = np.uint64(0)
 _ONE: Final = np.uint64(1)
-_TWO: Final = np.uint64(2)
-_THREE: Final = np.uint64(3)
 _HALF: Final = np.uint64(32)
 _LOW_HALF: Final = np.uint64(2**32 - 1)
 _ALL_ONES: Final = np.uint64(2**64 - 1)
-_TOP: Final = np.uint64(63)
 # 64 numbers below 2^57 sum below 2^63.
 _GROUP_SAFE: Final = np.uint64(57)
 _SIGN_OF_HALF: Final = np.uint64(31)
@@ -133,46 +131,6 @@ def _exceeds(halves: U64, limbs: int) -> bool:
 
 
 @jit
-def _move_int64(net: U64, payer: np.uint64, payee: np.uint64, lo: np.uint64) -> None:
-    net[payer] -= lo
-    net[payee] += lo
-
-
-@jit
-def _move_int128(
-    net: U64, payer: np.uint64, payee: np.uint64, lo: np.uint64, hi: np.uint64
-) -> None:
-    payer *= _TWO
-    payee *= _TWO
-    low = net[payer]
-    net[payer] = low - lo
-    net[payer + _ONE] -= hi + np.uint64(low < lo)
-    low = net[payee] + lo
-    net[payee] = low
-    net[payee + _ONE] += hi + np.uint64(low < lo)
-
-
-@jit
-def _move_int192(
-    net: U64, payer: np.uint64, payee: np.uint64, lo: np.uint64, hi: np.uint64
-) -> None:
-    payer *= _THREE
-    payee *= _THREE
-    low = net[payer]
-    middle = net[payer + _ONE]
-    borrow = np.uint64(low < lo)
-    net[payer] = low - lo
-    net[payer + _ONE] = middle - hi - borrow
-    net[payer + _TWO] -= np.uint64(middle < hi) | (np.uint64(middle == hi) & borrow)
-    low = net[payee] + lo
-    carry = np.uint64(low < lo)
-    middle = net[payee + _ONE] + hi
-    net[payee] = low
-    net[payee + _ONE] = middle + carry
-    net[payee + _TWO] += np.uint64(middle < hi) | (np.uint64(middle == _ALL_ONES) & carry)
-
-
-@jit
 def _sum_row(
     debtor: Ids, creditor: Ids, lo: U64, hi: U64, row: int, net: U64, halves: U64, limbs: int
 ) -> bool:
@@ -187,11 +145,11 @@ def _sum_row(
     if max(payer, payee) >= participants or payer == payee or (low | high) == _ZERO:
         return False
     if limbs == 1:
-        _move_int64(net, payer, payee, low)
+        move_int64(net, payer, payee, low)
     elif limbs == 2:
-        _move_int128(net, payer, payee, low, high)
+        move_int128(net, payer, payee, low, high)
     else:
-        _move_int192(net, payer, payee, low, high)
+        move_int192(net, payer, payee, low, high)
     halves[0] += low & _LOW_HALF
     halves[1] += low >> _HALF
     halves[2] += high & _LOW_HALF
@@ -220,7 +178,7 @@ def _kernel_for(tier: Tier) -> Kernel:
         lanes = _ALL_ONES // mask
         tops = lanes << (bits - _ONE)
         limit = tops | (np.uint64(participants - 1) * lanes)
-        per_word = np.int64(np.uint64(64) // bits)
+        per_word = 64 // np.iinfo(debtor.dtype).bits
         words = GROUP // per_word
         whole = debtor.shape[0] // per_word * per_word
         payers = debtor[:whole].view(np.uint64)
@@ -248,11 +206,11 @@ def _kernel_for(tier: Tier) -> Kernel:
                         for lane in range(per_word):
                             inner = at + np.uint64(per_word * place + lane)
                             if limbs == 1:
-                                _move_int64(net, payer & mask, payee & mask, lo[inner])
+                                move_int64(net, payer & mask, payee & mask, lo[inner])
                             elif limbs == 2:
-                                _move_int128(net, payer & mask, payee & mask, lo[inner], hi[inner])
+                                move_int128(net, payer & mask, payee & mask, lo[inner], hi[inner])
                             else:
-                                _move_int192(net, payer & mask, payee & mask, lo[inner], hi[inner])
+                                move_int192(net, payer & mask, payee & mask, lo[inner], hi[inner])
                             payer >>= bits
                             payee >>= bits
                     row += GROUP
