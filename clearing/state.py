@@ -324,21 +324,27 @@ class Draft:
         self.open_items += submission.states.count
         for participant in submission.chunk.participants().tolist():
             self.put(Table.PARTIES, key_party(participant, submission.index), b"\1")
-        self._write_states(submission)
+        self._submissions[submission.index] = submission
 
     def set_states(self, submission: OpenSubmission, states: ItemStates) -> OpenSubmission:
-        """Write where a submission's items stand now, and return it as it is now."""
+        """Take down where a submission's items stand now, and return it as it is now; `seal` writes the row."""
         changed = OpenSubmission(submission.index, submission.secret, states, submission.chunk)
-        self._write_states(changed)
-        if states.is_closed and not submission.states.is_closed:
-            self.open_items -= states.count
+        self._submissions[submission.index] = changed
         return changed
 
-    def _write_states(self, submission: OpenSubmission) -> None:
-        self._submissions[submission.index] = submission
-        key = key_u64(submission.index)
-        self.put(Table.SUBMISSIONS, key, submission.states.encode())
-        self.put(Table.OPEN, key, None if submission.states.is_closed else b"\1")
+    def _write_submissions(self) -> None:
+        """Write the item states of every submission that the block touched, once each."""
+        for index, submission in self._submissions.items():
+            key = key_u64(index)
+            is_closed = submission.states.is_closed
+            self.put(Table.SUBMISSIONS, key, submission.states.encode())
+            self.put(Table.OPEN, key, None if is_closed else b"\1")
+            if is_closed and not self._was_closed(index):
+                self.open_items -= submission.states.count
+
+    def _was_closed(self, index: int) -> bool:
+        is_old = index < self.state.log_size
+        return is_old and index not in self.state.open
 
     def position(self, participant: int, asset: int) -> Position:
         """Return a position as this block sees it; an untouched one is all zero."""
@@ -411,6 +417,7 @@ class Draft:
         To be called once, after the last handler.
         """
         self._write_registry()
+        self._write_submissions()
         leaves = {}
         for (participant, asset), position in self._positions.items():
             encoded = position.encode()

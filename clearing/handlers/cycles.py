@@ -30,7 +30,7 @@ from clearing.rules.cycles import (
     result_rows,
 )
 from clearing.rules.obligations import LIFECYCLE as OBLIGATION_LIFECYCLE
-from clearing.rules.obligations import Mask
+from clearing.rules.obligations import Numbers
 from clearing.rules.registry import next_cut_off_ms
 from clearing.rules.settlement import SettlementInstruction, instructions_of
 from clearing.state import Draft, OpenSubmission
@@ -44,9 +44,9 @@ from clearing.types import (
 
 @dataclass(frozen=True, slots=True)
 class _CutOff:
-    """What a cut-off takes: each member submission with its mask, and the columns of each asset."""
+    """What a cut-off takes: each member submission with its items, and the columns of each asset."""
 
-    members: tuple[tuple[OpenSubmission, Mask], ...]
+    members: tuple[tuple[OpenSubmission, Numbers], ...]
     columns: dict[int, list[AssetColumns]]
 
     @property
@@ -87,18 +87,17 @@ def _cut_off(draft: Draft) -> _CutOff:
     """Select every affirmed obligation whose parties are both in licence, in order of log index."""
     licensed = draft.licensed()
     all_licensed = bool(licensed.all())
-    members: list[tuple[OpenSubmission, Mask]] = []
+    members: list[tuple[OpenSubmission, Numbers]] = []
     columns: dict[int, list[AssetColumns]] = {}
     for submission in draft.open_submissions():
-        mask = OBLIGATION_LIFECYCLE.mask_of(submission.states.states, ObligationState.LOCKED)
+        states = submission.states.states
+        items = np.flatnonzero(OBLIGATION_LIFECYCLE.mask_of(states, ObligationState.LOCKED))
         if not all_licensed:
-            chunk = submission.chunk
-            both = licensed[chunk.debtor] & licensed[chunk.creditor]
-            mask = mask & chunk.by_item(both).astype(np.bool_)
-        if not mask.any():
+            items = items[submission.chunk.both(licensed, items)]
+        if not len(items):
             continue
-        members.append((submission, mask))
-        for asset, _, part in submission.chunk.select(mask):
+        members.append((submission, items))
+        for asset, part in submission.chunk.select(items):
             columns.setdefault(asset, []).append(part)
     return _CutOff(tuple(members), columns)
 
@@ -113,8 +112,9 @@ def _net(draft: Draft, taken: _CutOff) -> None:
         part = concatenate(taken.columns[asset])
         rows = result_rows(part, participants)
         results.append(AssetResult(asset, draft.registry.assets[asset].method, part.rows, rows))
-    for submission, mask in taken.members:
-        draft.set_states(submission, submission.states.moved(mask, ObligationState.LOCKED, number))
+    for submission, items in taken.members:
+        states = submission.states.moved(items, ObligationState.LOCKED, number)
+        draft.set_states(submission, states)
         draft.put(Table.CYCLE_MEMBERS, key_u32(number) + key_u64(submission.index), b"\1")
     secret = cycle_secret(number, (submission.secret for submission, _ in taken.members))
     for result in results:
@@ -242,8 +242,8 @@ def _release(draft: Draft, number: int, target: ObligationState) -> None:
         if submission is None:
             continue
         states = submission.states
-        mask = (states.cycles == number) & (states.states == ObligationState.LOCKED)
-        draft.set_states(submission, states.moved(mask, target, keep))
+        locked = (states.cycles == number) & (states.states == ObligationState.LOCKED)
+        draft.set_states(submission, states.moved(np.flatnonzero(locked), target, keep))
 
 
 def _ended(draft: Draft, number: int, cycle: Cycle, state: CycleState) -> Cycle:

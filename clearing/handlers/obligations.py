@@ -7,7 +7,7 @@ and roles (ledger.py has checked them), cycles (cycles.py).
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +23,7 @@ from clearing.rules.cycles import result_rows
 from clearing.rules.obligations import (
     ItemStates,
     Mask,
+    Numbers,
     bad_items,
     lowest_code,
     select_items,
@@ -69,38 +70,33 @@ def move_items(draft: Draft, instruction: Instruction, selection: ItemSelection)
     if submission is None:
         return refused(RejectCode.UNKNOWN_SUBMISSION)
     target = _TARGETS[instruction.kind]
-    is_party = _movable_by(submission, instruction)
-    selected = select_items(selection, submission.states, is_party, target)
+    selected = select_items(
+        selection, submission.states, _movable_by(submission, instruction), target
+    )
     # Every named item must be the actor's to move, and in a state from which it may.
     if selected.code is not RejectCode.OK:
         return refused(selected.code, selected.bad, selected.bad_items)
-    was_affirmed = submission.states.states == ObligationState.AFFIRMED
+    items = selected.items
     if target is ObligationState.AFFIRMED:
-        count_open(draft, submission, selected.mask, sign=1)
-    elif (selected.mask & was_affirmed).any():
-        count_open(draft, submission, selected.mask & was_affirmed, sign=-1)
-    draft.set_states(submission, submission.states.moved(selected.mask, target))
+        count_open(draft, submission, items, sign=1)
+    else:
+        was_affirmed = submission.states.states[items] == ObligationState.AFFIRMED
+        count_open(draft, submission, items[was_affirmed], sign=-1)
+    draft.set_states(submission, submission.states.moved(items, target))
     return recorded(draft.record(instruction.leaf, instruction.body))
 
 
-def _movable_by(submission: OpenSubmission, instruction: Instruction) -> Mask:
-    """Return, by item number, whether the actor is the one who may: the submitter rescinds, the other side the rest."""
+def _movable_by(submission: OpenSubmission, instruction: Instruction) -> Callable[[Numbers], Mask]:
+    """Return which of some items are the actor's to move: the submitter rescinds, the other side affirms or rejects."""
     chunk, submitter = submission.chunk, submission.states.submitter
     if instruction.kind is InstructionKind.RESCIND:
-        return np.full(submission.states.count, instruction.actor == submitter)
-    other = np.where(chunk.debtor == submitter, chunk.creditor, chunk.debtor)
-    counterparty: Mask = chunk.by_item(other) == instruction.actor
-    return counterparty
+        return lambda items: np.full(len(items), instruction.actor == submitter)
+    return lambda items: chunk.other_party(submitter, items) == instruction.actor
 
 
-def count_open(draft: Draft, submission: OpenSubmission, mask: Mask, sign: int) -> None:
-    """Add (sign 1) or take away (sign -1) the masked items from the positions of their parties."""
-    add_open(
-        draft,
-        ((asset, columns) for asset, _, columns in submission.chunk.select(mask)),
-        seed=submission.secret,
-        sign=sign,
-    )
+def count_open(draft: Draft, submission: OpenSubmission, items: Numbers, sign: int) -> None:
+    """Add (sign 1) `items` to the positions of their parties, or take them away (sign -1)."""
+    add_open(draft, submission.chunk.select(items), seed=submission.secret, sign=sign)
 
 
 def add_open(
@@ -127,10 +123,10 @@ def expire(draft: Draft) -> None:
         submission = draft.submission(index)
         if submission is None:
             continue
-        mask = submission.chunk.due_mask(submission.states, draft.time_ms)
-        if not mask.any():
+        items = submission.chunk.due_items(submission.states, draft.time_ms)
+        if not len(items):
             continue
-        states = submission.states.moved(mask, ObligationState.EXPIRED)
-        leaf = ExpiredLeaf(index, int(mask.sum()), body_hash(states.encode()))
+        states = submission.states.moved(items, ObligationState.EXPIRED)
+        leaf = ExpiredLeaf(index, len(items), body_hash(states.encode()))
         draft.record(leaf.encode())
         draft.set_states(submission, states)

@@ -10,7 +10,7 @@ are read-only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -26,6 +26,9 @@ from clearing.rules.lifecycle import Lifecycle
 from clearing.types import ObligationKind, ObligationState
 
 Mask = npt.NDArray[np.bool_]
+Numbers = npt.NDArray[np.int64]
+"""Item numbers of one submission, ascending, each once."""
+
 U8 = npt.NDArray[np.uint8]
 U16 = npt.NDArray[np.uint16]
 U32 = npt.NDArray[np.uint32]
@@ -122,18 +125,18 @@ class ItemStates:
             raise DecodeError("not the canonical form of an item-states row")
         return decoded
 
-    def moved(self, mask: Mask, target: ObligationState, cycle: int = 0) -> Self:
-        """Return the states after the masked items moved to `target` (and into or out of `cycle`).
+    def moved(self, items: Numbers, target: ObligationState, cycle: int = 0) -> Self:
+        """Return the states after `items` moved to `target` (and into or out of `cycle`).
 
         Raises: InvariantViolation: the lifecycle has no such move; the caller has to select before.
         """
         invariant(
-            bool(LIFECYCLE.mask_of(self.states[mask], target).all()),
+            bool(LIFECYCLE.mask_of(self.states[items], target).all()),
             f"obligations cannot move to {target.name}",
         )
         states, cycles = self.states.copy(), self.cycles.copy()
-        states[mask] = target
-        cycles[mask] = cycle
+        states[items] = target
+        cycles[items] = cycle
         return type(self)(self.submitter, states, cycles)
 
     @property
@@ -146,11 +149,13 @@ class ItemStates:
 class BookChunk:
     """One submission's part of the open book: its columns grouped by asset, filled once at ingest.
 
-    items: uint32[n], the item number of each row; within an asset ascending. asset_rows: (asset, first row, end row)
-    ascending by asset. debtor, creditor: uint32[n]; lo, hi: uint64[n], the amount; due_ms: uint64[n].
+    items: int64[n], the item number of each row; within an asset ascending. rows: int64[n], the row of each item.
+    asset_rows: (asset, first row, end row), ascending by asset. debtor, creditor: uint32[n]; lo, hi: uint64[n], the
+    amount; due_ms: uint64[n].
     """
 
-    items: U32
+    items: Numbers
+    rows: Numbers
     debtor: U32
     creditor: U32
     lo: U64
@@ -164,74 +169,80 @@ class BookChunk:
         """Group the records of one submission by asset; their order within an asset stays."""
         asset = np.ascontiguousarray(items["asset"])
         if (asset == asset[0]).all():
-            order = np.arange(len(items), dtype=np.uint32)
-            rows: tuple[tuple[int, int, int], ...] = ((int(asset[0]), 0, len(items)),)
+            order = inverse = np.arange(len(items))
+            bounds: tuple[tuple[int, int, int], ...] = ((int(asset[0]), 0, len(items)),)
         else:
-            order = np.argsort(asset, kind="stable").astype(np.uint32)
+            order = np.argsort(asset, kind="stable")
+            inverse = np.empty_like(order)
+            inverse[order] = np.arange(len(items))
             items = items[order]
             numbers, starts = np.unique(items["asset"], return_index=True)
             ends = [*starts[1:].tolist(), len(items)]
-            rows = tuple(zip(numbers.tolist(), starts.tolist(), ends, strict=True))
+            bounds = tuple(zip(numbers.tolist(), starts.tolist(), ends, strict=True))
         hi = items["amount_hi"].astype(np.uint64)
         return cls(
             items=order,
+            rows=inverse,
             debtor=items["debtor"].astype(np.uint32),
             creditor=items["creditor"].astype(np.uint32),
             lo=items["amount_lo"].astype(np.uint64),
             hi=hi if hi.any() else None,
             priority=items["priority"].astype(np.uint8),
             due_ms=items["due_ms"].astype(np.uint64),
-            asset_rows=rows,
+            asset_rows=bounds,
         )
 
-    def select(self, mask: Mask) -> Iterator[tuple[int, U32, AssetColumns]]:
-        """Yield (asset, item numbers, columns) of the masked items, mask by item number, ascending by asset.
+    def select(self, items: Numbers) -> Iterator[tuple[int, AssetColumns]]:
+        """Yield (asset, columns) of `items`, ascending by asset, within an asset by item number.
 
-        Where a whole asset is selected its columns are views, not copies.
+        Costs what is selected, not what there is; where all is selected the columns are views, not copies.
         """
-        chosen = mask[self.items]
+        if len(items) == len(self.items):
+            for asset, start, end in self.asset_rows:
+                yield asset, self._columns(slice(start, end))
+            return
+        rows = np.sort(self.rows[items])
         for asset, start, end in self.asset_rows:
-            part = chosen[start:end]
-            if not part.any():
-                continue
-            rows: slice | Mask = slice(None) if part.all() else part
-            yield asset, self.items[start:end][rows], self._columns(start, end, rows)
+            first, last = np.searchsorted(rows, (start, end)).tolist()
+            if first < last:
+                yield asset, self._columns(rows[first:last])
 
-    def _columns(self, start: int, end: int, rows: slice | Mask) -> AssetColumns:
+    def _columns(self, rows: slice | Numbers) -> AssetColumns:
         return AssetColumns(
-            debtor=self.debtor[start:end][rows],
-            creditor=self.creditor[start:end][rows],
-            lo=self.lo[start:end][rows],
-            hi=None if self.hi is None else self.hi[start:end][rows],
-            priority=self.priority[start:end][rows],
+            debtor=self.debtor[rows],
+            creditor=self.creditor[rows],
+            lo=self.lo[rows],
+            hi=None if self.hi is None else self.hi[rows],
+            priority=self.priority[rows],
         )
-
-    def by_item(self, column: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-        """Return a column in item order instead of grouped order."""
-        ordered = np.empty_like(column)
-        ordered[self.items] = column
-        return ordered
 
     def participants(self) -> U32:
         """Return the registry numbers that occur, ascending."""
         return np.unique(np.concatenate((self.debtor, self.creditor)))
 
-    def names(self, participant: int) -> Mask:
-        """Return, by item number, whether the participant is debtor or creditor."""
-        rows = (self.debtor == participant) | (self.creditor == participant)
-        named: Mask = self.by_item(rows).astype(np.bool_)
-        return named
+    def other_party(self, submitter: int, items: Numbers) -> U32:
+        """Return, for each of `items`, the party that is not the submitter."""
+        rows = self.rows[items]
+        debtor = self.debtor[rows]
+        return np.where(debtor == submitter, self.creditor[rows], debtor)
+
+    def both(self, flags: Mask, items: Numbers) -> Mask:
+        """Return, for each of `items`, whether debtor and creditor both have their flag, by registry number, set."""
+        rows = self.rows[items]
+        met: Mask = flags[self.debtor[rows]] & flags[self.creditor[rows]]
+        return met
 
     def next_expiry_ms(self, states: ItemStates) -> int:
         """Return the earliest due time of an unaffirmed item, 0 when none has one."""
         waiting = (states.states[self.items] == ObligationState.PROPOSED) & (self.due_ms > 0)
         return int(self.due_ms[waiting].min()) if waiting.any() else 0
 
-    def due_mask(self, states: ItemStates, time_ms: int) -> Mask:
-        """Return, by item number, which unaffirmed items lapse at block time `time_ms`."""
-        late = (self.due_ms > 0) & (self.due_ms <= np.uint64(time_ms))
-        waiting: Mask = states.states == ObligationState.PROPOSED
-        return waiting & self.by_item(late).astype(np.bool_)
+    def due_items(self, states: ItemStates, time_ms: int) -> Numbers:
+        """Return the unaffirmed items that lapse at block time `time_ms`."""
+        waiting = np.flatnonzero(states.states == ObligationState.PROPOSED)
+        due_ms = self.due_ms[self.rows[waiting]]
+        lapsed: Numbers = waiting[(due_ms > 0) & (due_ms <= np.uint64(time_ms))]
+        return lapsed
 
 
 def validate_items(
@@ -270,10 +281,10 @@ def validate_items(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Selected:
-    """What a selection came to: the mask by item number when code is OK, else the first bad items with codes."""
+    """What a selection came to: the items when code is OK, else the first bad items with codes."""
 
     code: RejectCode
-    mask: Mask
+    items: Numbers
     bad: tuple[tuple[int, RejectCode], ...] = ()
     bad_items: int = 0
 
@@ -288,34 +299,35 @@ def lowest_code(codes: U16) -> RejectCode:
 
 
 def bad_items(codes: U16) -> tuple[tuple[tuple[int, RejectCode], ...], int]:
-    """Return the first BAD_ITEMS_SHOWN bad items with their codes, and the number of all."""
+    """Return the first BAD_ITEMS_SHOWN bad rows of `codes` with their codes, and the number of all."""
     rows = np.flatnonzero(codes)
     shown = tuple((int(row), RejectCode(int(codes[row]))) for row in rows[:BAD_ITEMS_SHOWN])
     return shown, len(rows)
 
 
 def select_items(
-    selection: ItemSelection, states: ItemStates, is_party: Mask, target: ObligationState
+    selection: ItemSelection,
+    states: ItemStates,
+    may_move: Callable[[Numbers], Mask],
+    target: ObligationState,
 ) -> Selected:
     """Resolve which items an instruction moves to `target`.
 
-    is_party: by item number, which items the actor may move. Without ranges, all that may move are taken; with
-    ranges, every named item must qualify; the code is the lowest that applies to any of them.
+    may_move: of some items, which are the actor's to move. Without ranges, all that may move are taken; with ranges,
+    every named item must qualify; the code is the lowest that applies to any of them.
     """
-    movable = LIFECYCLE.mask_of(states.states, target)
     if not selection.ranges:
-        mask = is_party & movable
-        code = RejectCode.OK if mask.any() else RejectCode.NOTHING_SELECTED
-        return Selected(code, mask)
-    named = np.zeros(states.count, dtype=np.bool_)
-    for first, last in selection.ranges:
-        named[first : last + 1] = True
-    codes = np.zeros(states.count, dtype=np.uint16)
-    codes[named & ~movable] = RejectCode.ITEM_STATE
-    codes[named & ~is_party] = RejectCode.NOT_A_PARTY
-    shown, count = bad_items(codes)
+        movable = np.flatnonzero(LIFECYCLE.mask_of(states.states, target))
+        items = movable[may_move(movable)]
+        return Selected(RejectCode.OK if len(items) else RejectCode.NOTHING_SELECTED, items)
+    count = states.count
+    named = np.concatenate([np.arange(a, min(b + 1, count)) for a, b in selection.ranges])
+    codes = np.zeros(len(named), dtype=np.uint16)
+    codes[~LIFECYCLE.mask_of(states.states[named], target)] = RejectCode.ITEM_STATE
+    codes[~may_move(named)] = RejectCode.NOT_A_PARTY
     lowest = lowest_code(codes)
     # Items past the end have no row to carry a code, and no place in the list of bad ones.
-    if selection.ranges[-1][1] >= states.count and lowest is not RejectCode.NOT_A_PARTY:
+    if selection.ranges[-1][1] >= count and lowest is not RejectCode.NOT_A_PARTY:
         return Selected(RejectCode.UNKNOWN_ITEM, named)
-    return Selected(lowest, named, shown, count)
+    shown, bad = bad_items(codes)
+    return Selected(lowest, named, tuple((int(named[at]), code) for at, code in shown), bad)
