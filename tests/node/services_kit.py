@@ -10,7 +10,7 @@ import asyncio
 import threading
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import grpc
 
@@ -93,7 +93,10 @@ class OneNode:
             for name, role in PARTIES
         ]  # fmt: skip
         actions += [Action(ActionKind.ADD_ASSET, asset) for asset in ASSETS]
-        actions += [Action(ActionKind.SET_PARAMETERS, Parameters()), Action(ActionKind.SET_TIMETABLE, ())]
+        actions += [
+            Action(ActionKind.SET_PARAMETERS, Parameters()),
+            Action(ActionKind.SET_TIMETABLE, ()),
+        ]
         self.config = node_config(self.node_dir, place, with_key_file=True)
         self.network_id = write_genesis(self.config.data_dir, GENESIS_MS, actions)
         self.endpoint = ""
@@ -122,7 +125,7 @@ class OneNode:
         """Run `work` on the node's loop and return its result."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(60)
 
-    def __enter__(self) -> OneNode:
+    def __enter__(self) -> Self:
         self._thread.start()
         self.start()
         return self
