@@ -7,7 +7,9 @@ purity of clearing/, lengths, docstrings, frozen numbers, and that vectors name 
 from __future__ import annotations
 
 import ast
+import dataclasses
 import functools
+import itertools
 import json
 import pathlib
 import re
@@ -65,24 +67,34 @@ FROZEN_CODES = """
 """Clients have written these down: a number is never changed and never given to another code."""
 
 
+@dataclasses.dataclass(frozen=True)
+class _Module:
+    """One module of our own; its path, text, and syntax tree, whole and flat."""
+
+    name: str
+    text: str
+    tree: ast.Module
+    nodes: tuple[ast.AST, ...]
+
+
 @functools.cache
-def _files(*folders: str) -> tuple[tuple[str, str, ast.Module], ...]:
-    """Return (path, text, syntax tree) of every module of our own in these folders."""
-    paths = sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
-    assert paths, f"nothing found in {folders}: has the layout changed?"
-    names = [path.relative_to(ROOT).as_posix() for path in paths]
-    texts = [path.read_text() for path in paths]
-    return tuple(
-        (name, text, ast.parse(text))
-        for name, text in zip(names, texts, strict=True)
-        if not name.startswith("node/pb/")  # generated
-    )
+def _folder(folder: str) -> tuple[_Module, ...]:
+    modules = []
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        name, text = path.relative_to(ROOT).as_posix(), path.read_text()
+        if not name.startswith("node/pb/"):  # generated
+            tree = ast.parse(text)
+            modules.append(_Module(name, text, tree, tuple(ast.walk(tree))))
+    assert modules, f"nothing found in {folder}: has the layout changed?"
+    return tuple(modules)
+
+
+def _modules(*folders: str) -> Iterator[_Module]:
+    return itertools.chain.from_iterable(map(_folder, folders))
 
 
 def _nodes(*folders: str) -> Iterator[tuple[str, ast.AST]]:
-    for name, _, tree in _files(*folders):
-        for node in ast.walk(tree):
-            yield name, node
+    return ((module.name, node) for module in _modules(*folders) for node in module.nodes)
 
 
 def _imported(node: ast.AST) -> list[str]:
@@ -187,9 +199,9 @@ def test_no_bare_assert_guards_anything() -> None:
 
 def test_files_are_short_enough_to_read() -> None:
     found = [
-        f"{name}: {text.count(chr(10))} lines"
-        for name, text, _ in _files("clearing", "node", "tests", "benchmarks")
-        if text.count("\n") > FILE_LINES_MAX
+        f"{module.name}: {module.text.count(chr(10))} lines"
+        for module in _modules("clearing", "node", "tests", "benchmarks")
+        if module.text.count("\n") > FILE_LINES_MAX
     ]
     assert not found, found
 
@@ -217,12 +229,12 @@ def _public(body: list[ast.stmt], prefix: str = "") -> Iterator[tuple[str, ast.A
 
 def test_everything_public_has_a_docstring() -> None:
     found = []
-    for name, text, tree in _files("clearing", "node"):
-        if text.strip() and not ast.get_docstring(tree):
-            found.append(f"{name}: what lives here, what may not?")
+    for module in _modules("clearing", "node"):
+        if module.text.strip() and not ast.get_docstring(module.tree):
+            found.append(f"{module.name}: what lives here, what may not?")
         found += [
-            f"{name}:{node.lineno} {label}"
-            for label, node in _public(tree.body)
+            f"{module.name}:{node.lineno} {label}"
+            for label, node in _public(module.tree.body)
             if not ast.get_docstring(node)
         ]
     assert not found, found
@@ -231,9 +243,9 @@ def test_everything_public_has_a_docstring() -> None:
 def test_nothing_is_left_for_later() -> None:
     later = re.compile(r"\b(?:TO[D]O|FIX[M]E|XX[X]|for no[w])\b")
     found = [
-        f"{name}:{number} {line.strip()}"
-        for name, text, _ in _files("clearing", "node", "tests", "benchmarks")
-        for number, line in enumerate(text.splitlines(), 1)
+        f"{module.name}:{number} {line.strip()}"
+        for module in _modules("clearing", "node", "tests", "benchmarks")
+        for number, line in enumerate(module.text.splitlines(), 1)
         if later.search(line)
     ]
     assert not found, found
