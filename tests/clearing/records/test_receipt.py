@@ -80,7 +80,7 @@ def test_position_round_trip(record: PositionRecord) -> None:
 
 @given(st.binary(max_size=400), st.sampled_from([ReceiptRecord, PositionRecord]))
 def test_whatever_decodes_encodes_to_the_same_bytes(
-    data: bytes, kind: type[ReceiptRecord] | type[PositionRecord]
+    data: bytes, kind: type[ReceiptRecord | PositionRecord]
 ) -> None:
     start = bytes([1, RecordKind.RECEIPT if kind is ReceiptRecord else RecordKind.POSITION])
     try:
