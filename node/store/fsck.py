@@ -288,14 +288,14 @@ class _Judge:
             return
         text = Checkpoint(self.policy.logs[0].key.name, size, self.view.root(size)).text
         # A follower keeps the log's own line too: with it the head that it cosigned is evidence.
-        keys = [entry.key for entry in (*self.policy.witnesses, *self.policy.logs)]
-        Note(text, (line,)).verified_by(keys)
+        keys = [witness.key for witness in self.policy.witnesses]
+        Note(text, (line,)).verified_by(keys + [log.key for log in self.policy.logs])
 
 
 def _head_findings(judge: _Judge, directory: Path) -> Iterator[Finding]:
     in_database: dict[str, Head | None] = {}
     for key, value in judge.view.items(Database.HEADS):
-        name = key.decode("ascii", errors="backslashreplace")
+        name = key.decode(errors="backslashreplace")
         in_database[name] = None
         try:
             head = Head.decode(tables.unguarded(Database.HEADS, key, value))

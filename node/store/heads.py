@@ -41,7 +41,7 @@ def read_heads(directory: Path) -> dict[str, Head] | None:
     if not path.exists():
         return None
     data = read_public(path)
-    heads = _parse(data.decode("ascii", errors="replace"))
+    heads = _parse(data.decode(errors="replace"))
     # Whatever the reader was lenient about shows here: one set of heads, one spelling.
     if heads is None or _encode(heads) != data:
         raise StoreDamagedError(

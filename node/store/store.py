@@ -11,6 +11,7 @@ changed nothing.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,7 @@ class Store:
     def __init__(self, environment: Environment) -> None:
         """Take over an open environment; use `open`, which also checks it."""
         self._environment = environment
+        self._recording = threading.Lock()
         self._file_heads = heads.read_heads(environment.directory)
         with self.snapshot() as view:
             self._tip = view.tip
@@ -261,17 +263,18 @@ class Store:
         Raises: RollbackDetectedError: a larger head was signed before, or the log here does not reach that one;
         ForkDetectedError: another root was signed at that size, or the log here has another; else as `commit`.
         """
-        key = name.encode("ascii")
 
         def work(txn: _Txn) -> None:
             writer = Writer(txn, self._environment.databases)
             check_head(writer.view, name, self._signed_head(writer.view, name), head)
-            writer.put_guarded(Database.HEADS, key, head.encode(), overwrite=True)
+            writer.put_guarded(Database.HEADS, name.encode(), head.encode(), overwrite=True)
 
-        self._environment.write(256, work)
-        updated = {**(self._file_heads or {}), name: head}
-        heads.write_heads(self.directory, updated)
-        self._file_heads = updated
+        # The file holds the heads of all names: two threads must not each write it without the other's.
+        with self._recording:
+            self._environment.write(256, work)
+            updated = {**(self._file_heads or {}), name: head}
+            heads.write_heads(self.directory, updated)
+            self._file_heads = updated
 
     # -- checkpoints and cosignatures
 

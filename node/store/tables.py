@@ -10,7 +10,7 @@ Lives here: names, key layouts, key texts for findings, Tip, Head, the guard. Ma
     public          log index u64                  body that anyone may see
     redacted        log index u64                  what a witness holds of another's body (commitments, own openings)
     seals           height u64                     log index u64 of the block's SEAL leaf
-    heads           ascii name                     guarded Head: the last head signed under that name
+    heads           key name                       guarded Head: the last head signed under that name
     checkpoints     size u64                       guarded note: the final checkpoint of that size
     cosignatures    size u64, key id 4 bytes, key name   guarded signature line
     store           "schema", "tip", "counts"      guarded: what this directory is and how far it has come
@@ -279,13 +279,13 @@ _PARTS: dict[Name, _Parts] = {
 }
 """Keys that are numbers side by side, with the bytes of each."""
 
-_ASCII_KEYS: tuple[Name, ...] = (Table.META, Table.PARAMETERS, Database.HEADS, Database.STORE)
+_NAMES: tuple[Name, ...] = (Table.META, Table.PARAMETERS, Database.HEADS, Database.STORE)
 
 
 def key_text(name: Name, key: bytes) -> str:
     """Return a key in words for findings; hex where it does not have its table's form."""
-    if name in _ASCII_KEYS and key.isascii():
-        return key.decode("ascii")
+    if name in _NAMES:
+        return key.decode(errors="backslashreplace")
     if name is Table.REQUESTS and len(key) == 20:
         return f"actor {number_of(key[:4])}, client id {key[4:].hex()}"
     if name is Database.NODES and len(key) == 8:

@@ -175,7 +175,7 @@ class View:
         Raises: StoreDamagedError: a record is broken.
         """
         return {
-            key.decode("ascii"): Head.decode(self._open_guard(Database.HEADS, key, value))
+            key.decode(): Head.decode(self._open_guard(Database.HEADS, key, value))
             for key, value in self.items(Database.HEADS)
         }
 

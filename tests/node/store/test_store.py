@@ -25,6 +25,8 @@ from node.store import (
     StoreConflictError,
     Tip,
 )
+from node.store.fsck import check_store
+from node.store.heads import read_heads
 from node.store.store import _SCAN_PAGE_ROWS
 from tests.clearing.log.support import naive_root
 from tests.ledger_kit import P01, P02, Net, item
@@ -301,6 +303,25 @@ def test_heads_are_recorded_in_database_and_file_and_never_go_back(store: Store)
     with store.snapshot() as view:
         assert view.heads() == {"log": newer, "cosigner": older}
     assert newer.root.hex() in (store.directory / "signed-heads").read_text()
+
+
+def test_heads_recorded_by_several_threads_all_reach_the_file(store: Store) -> None:
+    names = ["ledger.example/clearing", "w.example/w1", "bank.example/ключ"]
+    heads = heads_of(*range(2, len(history())))
+
+    def record(name: str) -> None:
+        for head in heads:
+            store.record_head(name, head)
+
+    threads = [threading.Thread(target=record, args=[name]) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert read_heads(store.directory) == dict.fromkeys(names, heads[-1])
+    with store.snapshot() as view:
+        assert view.heads() == dict.fromkeys(names, heads[-1])
+    assert check_store(store) == []
 
 
 def test_two_roots_at_one_size_are_never_recorded(store: Store) -> None:

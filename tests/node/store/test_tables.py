@@ -89,7 +89,7 @@ def test_a_tip_of_an_unknown_kind_of_replica_is_refused() -> None:
         ),
         (Table.POSITIONS, b"\1\2", "0x0102"),
         (Database.LEAVES, b"", "0x"),
-        (Table.META, b"\xff", "0xff"),
+        (Table.META, b"\xff", "\\xff"),
         (Database.COSIGNATURES, b"short", "0x73686f7274"),
     ],
 )
