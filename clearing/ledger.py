@@ -166,7 +166,7 @@ def genesis(time_ms: int, actions: bytes) -> BlockResult:
     leaf = GenesisLeaf(time_ms, body_hash(actions)).encode()
     draft.network_id = merkle.leaf_hash(leaf)
     draft.record(leaf, actions, public=True)
-    governance.apply_caps(draft, caps, seed=draft.network_id)
+    governance.apply_caps(draft, caps)
     return _finish(draft, ())
 
 

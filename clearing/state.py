@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import bisect
 import hashlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -21,6 +21,7 @@ import numpy.typing as npt
 from clearing.codec import Layout, raw, uint
 from clearing.errors import InvariantViolation, invariant
 from clearing.log import merkle
+from clearing.netting.columns import AssetColumns, concatenate
 from clearing.params import Parameters
 from clearing.records.obligation import SECRET_BYTES, items_view
 from clearing.rows import (
@@ -32,10 +33,10 @@ from clearing.rows import (
     key_u32,
     key_u64,
 )
-from clearing.rules.cycles import Cycle
+from clearing.rules.cycles import Cycle, result_rows
 from clearing.rules.governance import Proposal
 from clearing.rules.obligations import BookChunk, ItemStates
-from clearing.rules.positions import Position, PositionTree, TreeChange
+from clearing.rules.positions import Position, PositionTree, TreeChange, position_seed
 from clearing.rules.registry import (
     Asset,
     Participant,
@@ -263,6 +264,7 @@ class Draft:
         self._rows: dict[tuple[Table, bytes], bytes | None] = {}
         self._submissions: dict[int, OpenSubmission] = {}
         self._positions: dict[tuple[int, int], Position] = {}
+        self._opened: dict[tuple[int, int], list[AssetColumns]] = {}
         self._cycles: dict[int, Cycle] = {}
         self._columns: tuple[Registry, npt.NDArray[np.bool_], npt.NDArray[np.bool_]] | None = None
 
@@ -358,6 +360,27 @@ class Draft:
         """Write a position."""
         self._positions[position.participant, position.asset] = position
 
+    def count_open(self, parts: Iterable[tuple[int, AssetColumns]], sign: int) -> None:
+        """Add affirmed obligations (sign 1) to the positions of their parties, or take them away (sign -1).
+
+        parts: (asset, columns). They are summed at the seal, all of the block at once: nothing reads payable and
+        receivable before.
+        """
+        for asset, columns in parts:
+            self._opened.setdefault((asset, sign), []).append(columns)
+
+    def _write_opened(self) -> None:
+        participants = len(self.registry.participants)
+        for (asset, sign), chunks in sorted(self._opened.items(), key=lambda item: item[0]):
+            for row in result_rows(concatenate(chunks), participants):
+                position = self.position(row.participant, asset)
+                changed = replace(
+                    position,
+                    payable=position.payable + sign * row.debit,
+                    receivable=position.receivable + sign * row.credit,
+                )
+                self.set_position(changed)
+
     def cycle(self, number: int) -> Cycle | None:
         """Return a cycle as this block sees it, or None."""
         found = self._cycles.get(number) or self.state.cycles.get(number)
@@ -418,9 +441,11 @@ class Draft:
         """
         self._write_registry()
         self._write_submissions()
+        self._write_opened()
+        seed = position_seed(entry.body for entry in self.entries)
         leaves = {}
         for (participant, asset), position in self._positions.items():
-            encoded = position.encode()
+            encoded = position.salted(seed).encode()
             leaves[participant, asset] = merkle.leaf_hash(encoded)
             self.put(Table.POSITIONS, key_position(participant, asset), encoded)
         change = self.state.tree.change(

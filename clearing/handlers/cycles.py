@@ -122,7 +122,7 @@ def _net(draft: Draft, taken: _CutOff) -> None:
         for row in result.rows:
             position = draft.position(row.participant, result.asset)
             moved = replace(position, locked_net=position.locked_net + row.net)
-            draft.set_position(moved.salted(secret))
+            draft.set_position(moved)
     nets = [(result.asset, row.participant, row.net) for result in results for row in result.rows]
     instructions = instructions_of(nets, draft.time_ms)
     for position_no, item in enumerate(instructions):
@@ -161,7 +161,7 @@ def advance_cycle(draft: Draft, number: int) -> None:
 
 def _settle(draft: Draft, number: int, cycle: Cycle) -> Cycle:
     """Discharge the cycle's obligations for good and take them out of the positions."""
-    for result, seed in _results(draft, number, cycle):
+    for result in _results(draft, number):
         for row in result.rows:
             position = draft.position(row.participant, result.asset)
             changed = replace(
@@ -170,7 +170,7 @@ def _settle(draft: Draft, number: int, cycle: Cycle) -> Cycle:
                 receivable=position.receivable - row.credit,
                 locked_net=position.locked_net - row.net,
             )
-            draft.set_position(changed.salted(seed))
+            draft.set_position(changed)
     _release(draft, number, ObligationState.SETTLED)
     return _ended(draft, number, cycle, CycleState.SETTLED)
 
@@ -184,11 +184,11 @@ def fail_cycle(draft: Draft, number: int) -> None:
     invariant(cycle is not None, f"cycle {number} is missing")
     if cycle is None:
         return
-    for result, seed in _results(draft, number, cycle):
+    for result in _results(draft, number):
         for row in result.rows:
             position = draft.position(row.participant, result.asset)
             changed = replace(position, locked_net=position.locked_net - row.net)
-            draft.set_position(changed.salted(seed))
+            draft.set_position(changed)
     _release(draft, number, ObligationState.AFFIRMED)
     cycle = _ended(draft, number, replace(cycle, pay_ins=0, pay_outs=0), CycleState.FAILED)
     for key, value in list(draft.scan(Table.SETTLEMENTS, key_u32(number))):
@@ -227,10 +227,10 @@ def time_out(draft: Draft) -> None:
             fail_cycle(draft, number)
 
 
-def _results(draft: Draft, number: int, cycle: Cycle) -> Iterator[tuple[AssetResult, bytes]]:
-    """Yield a cycle's results with the seed that its end moves position salts by."""
+def _results(draft: Draft, number: int) -> Iterator[AssetResult]:
+    """Yield a cycle's results, ascending by asset."""
     for _, value in draft.scan(Table.CYCLE_RESULTS, key_u32(number)):
-        yield AssetResult.decode(value), cycle.result_root
+        yield AssetResult.decode(value)
 
 
 def _release(draft: Draft, number: int, target: ObligationState) -> None:

@@ -26,7 +26,7 @@ def propose(draft: Draft, instruction: Instruction, actions: tuple[Action, ...])
     index = draft.record(instruction.leaf, instruction.body, public=True)
     proposal = Proposal(draft.time_ms, enacted=False, approvals=(instruction.actor,))
     if proposal.is_carried(draft.registry, draft.time_ms):
-        proposal = _enact(draft, proposal, registry, caps, seed=instruction.body)
+        proposal = _enact(draft, proposal, registry, caps)
     draft.set_proposal(index, proposal)
     return recorded(index)
 
@@ -48,7 +48,7 @@ def approve(draft: Draft, instruction: Instruction, values: dict[str, Any]) -> O
         registry, caps, code = resolve(draft.registry, _actions_of(draft, index), draft.time_ms)
         if code is not RejectCode.OK:
             return refused(code)
-        approved = _enact(draft, approved, registry, caps, seed=instruction.body)
+        approved = _enact(draft, approved, registry, caps)
     draft.set_proposal(index, approved)
     return recorded(draft.record(instruction.leaf, instruction.body, public=True))
 
@@ -59,16 +59,14 @@ def _actions_of(draft: Draft, index: int) -> tuple[Action, ...]:
     return decode_actions((body or b"")[SALT_BYTES:])
 
 
-def _enact(
-    draft: Draft, proposal: Proposal, registry: Registry, caps: tuple[Cap, ...], seed: bytes
-) -> Proposal:
+def _enact(draft: Draft, proposal: Proposal, registry: Registry, caps: tuple[Cap, ...]) -> Proposal:
     draft.registry = registry
-    apply_caps(draft, caps, seed)
+    apply_caps(draft, caps)
     return replace(proposal, enacted=True)
 
 
-def apply_caps(draft: Draft, caps: tuple[Cap, ...], seed: bytes) -> None:
+def apply_caps(draft: Draft, caps: tuple[Cap, ...]) -> None:
     """Write net debit caps into the positions they limit."""
     for cap in caps:
         position = draft.position(cap.participant, cap.asset)
-        draft.set_position(replace(position, cap=cap.amount_units).salted(seed))
+        draft.set_position(replace(position, cap=cap.amount_units))

@@ -7,19 +7,16 @@ and roles (ledger.py has checked them), cycles (cycles.py).
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable
 
 import numpy as np
 
 from clearing.errors import RejectCode
 from clearing.handlers.answers import Outcome, recorded, refused
-from clearing.netting.columns import AssetColumns
 from clearing.params import OPEN_ITEMS_MAX
 from clearing.records.instruction import Instruction, InstructionKind, ItemSelection
 from clearing.records.leaves import ExpiredLeaf, body_hash
 from clearing.records.submission import Submission
-from clearing.rules.cycles import result_rows
 from clearing.rules.obligations import (
     ItemStates,
     Mask,
@@ -78,10 +75,10 @@ def move_items(draft: Draft, instruction: Instruction, selection: ItemSelection)
         return refused(selected.code, selected.bad, selected.bad_items)
     items = selected.items
     if target is ObligationState.AFFIRMED:
-        count_open(draft, submission, items, sign=1)
+        draft.count_open(submission.chunk.select(items), sign=1)
     else:
         was_affirmed = submission.states.states[items] == ObligationState.AFFIRMED
-        count_open(draft, submission, items[was_affirmed], sign=-1)
+        draft.count_open(submission.chunk.select(items[was_affirmed]), sign=-1)
     draft.set_states(submission, submission.states.moved(items, target))
     return recorded(draft.record(instruction.leaf, instruction.body))
 
@@ -92,27 +89,6 @@ def _movable_by(submission: OpenSubmission, instruction: Instruction) -> Callabl
     if instruction.kind is InstructionKind.RESCIND:
         return lambda items: np.full(len(items), instruction.actor == submitter)
     return lambda items: chunk.other_party(submitter, items) == instruction.actor
-
-
-def count_open(draft: Draft, submission: OpenSubmission, items: Numbers, sign: int) -> None:
-    """Add (sign 1) `items` to the positions of their parties, or take them away (sign -1)."""
-    add_open(draft, submission.chunk.select(items), seed=submission.secret, sign=sign)
-
-
-def add_open(
-    draft: Draft, parts: Iterable[tuple[int, AssetColumns]], *, seed: bytes, sign: int
-) -> None:
-    """Change payable and receivable by the obligations in `parts`, (asset, columns) each asset once."""
-    participants = len(draft.registry.participants)
-    for asset, columns in parts:
-        for row in result_rows(columns, participants):
-            position = draft.position(row.participant, asset)
-            changed = replace(
-                position,
-                payable=position.payable + sign * row.debit,
-                receivable=position.receivable + sign * row.credit,
-            )
-            draft.set_position(changed.salted(seed))
 
 
 def expire(draft: Draft) -> None:

@@ -68,7 +68,7 @@ def move_settlement(draft: Draft, instruction: Instruction, values: dict[str, An
         moved = replace(moved, evidence_hash=values["evidence_hash"])
     draft.set_settlement(found.cycle_no, found.number, moved)
     if target is InstructionState.CONFIRMED:
-        _confirmed(draft, found, instruction)
+        _confirmed(draft, found)
     elif target is InstructionState.FAILED:
         _failed(draft, found)
     return recorded(index)
@@ -81,7 +81,7 @@ def _find(draft: Draft, values: dict[str, Any]) -> _Found | None:
     return None if item is None or cycle is None else _Found(cycle_no, number, cycle, item)
 
 
-def _confirmed(draft: Draft, found: _Found, instruction: Instruction) -> None:
+def _confirmed(draft: Draft, found: _Found) -> None:
     """Count a confirmed movement in the position and in its cycle."""
     item, cycle = found.item, found.cycle
     position = draft.position(item.participant, item.asset)
@@ -94,7 +94,7 @@ def _confirmed(draft: Draft, found: _Found, instruction: Instruction) -> None:
     else:
         position = replace(position, paid=position.paid - item.amount_units)
         cycle = replace(cycle, pay_outs=cycle.pay_outs - 1)
-    draft.set_position(position.salted(instruction.body))
+    draft.set_position(position)
     if cycle.state is CycleState.FAILED and item.kind is SettlementKind.PAY_IN:
         cycle = with_refund(draft, found.cycle_no, cycle, item)
     draft.set_cycle(found.cycle_no, cycle)
@@ -123,5 +123,5 @@ def set_liquidity(draft: Draft, instruction: Instruction, values: dict[str, Any]
     index = draft.record(instruction.leaf, instruction.body)
     position = draft.position(values["participant"], values["asset"])
     position = replace(position, liquidity=values["amount_units"])
-    draft.set_position(position.salted(instruction.body))
+    draft.set_position(position)
     return recorded(index)

@@ -12,7 +12,7 @@ costs only the paths it touches. Source: DESIGN section 5; RFC 6962 for both lev
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
@@ -20,11 +20,13 @@ from clearing.codec import Layout, raw, reserved, sint, uint
 from clearing.errors import DecodeError, VerificationError, invariant
 from clearing.log import merkle
 from clearing.log.merkle_array import MerkleArray, Overlay
+from clearing.records.obligation import SECRET_BYTES
 
 ZERO_LEAF = bytes(32)
 """Stands where there is no position: no leaf hashes to it."""
 
 _SALT_DOMAIN = b"clearing/position-salt/v1\0"
+_SEED_DOMAIN = b"clearing/position-seed/v1\0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class Position:
     payable, receivable: open affirmed obligations, those locked in an unsettled cycle included.
     locked_net: provisional net over all unsettled cycles (+ receives, - pays). paid, received: confirmed settlement
     instructions, all time. liquidity: pledged with the settlement agent. cap: net debit cap, None for none.
-    salt: keeps the tree's hashes from being guessed; chained from the secrets of what touched the position.
+    salt: keeps the tree's hashes from being guessed; chained over the blocks that touched the position.
     """
 
     participant: int
@@ -102,9 +104,20 @@ class Position:
         return cls(**values)
 
     def salted(self, seed: bytes) -> Self:
-        """Return the position with its salt moved on by `seed`, a secret of whatever touches it."""
+        """Return the position with its salt moved on by `seed`, that of the block which touches it."""
         digest = hashlib.sha256(_SALT_DOMAIN + self.salt + seed).digest()
         return replace(self, salt=digest[:16])
+
+
+def position_seed(bodies: Iterable[bytes]) -> bytes:
+    """Return what one block moves the salts of its positions on by: a hash over the secrets its bodies start with.
+
+    bodies: of the block's entries, in order. Who does not see all of them cannot know it.
+    """
+    digest = hashlib.sha256(_SEED_DOMAIN)
+    for body in bodies:
+        digest.update(body[:SECRET_BYTES])
+    return digest.digest()
 
 
 @dataclass(frozen=True, slots=True)
