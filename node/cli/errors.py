@@ -15,7 +15,9 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from clearing.errors import ClearingError, DecodeError, VerificationError
 from node.cli.render import print_json, stderr
+from node.errors import SetupError
 
 EXIT_CHECK_FAILED = 1
 EXIT_WRONG_USE = 2
@@ -57,6 +59,27 @@ class WrongUseError(CliError):
     """The command line, a file or a setting is not as it must be: exit code 2."""
 
     exit_code = EXIT_WRONG_USE
+
+
+def as_cli_error(error: Exception) -> CliError | None:
+    """Return what to tell the user about `error`, or None where it is a defect of ours.
+
+    Texts of the node's own errors already say what to do; the others get a remedy here.
+    """
+    if isinstance(error, CliError):
+        return error
+    if isinstance(error, SetupError):
+        return WrongUseError("SETUP", str(error), "")
+    if isinstance(error, VerificationError):
+        return CheckFailedError("NOT_VERIFIED", str(error), "Do not rely on what was checked.")
+    if isinstance(error, DecodeError):
+        return WrongUseError("MALFORMED", str(error), "Correct the value that the sentence names.")
+    if isinstance(error, ClearingError):
+        return CheckFailedError(str(getattr(error, "code", "REFUSED")), str(error), "")
+    if isinstance(error, OSError) and error.filename is not None:
+        sentence = f"{error.filename}: {error.strerror}"
+        return WrongUseError("FILE", sentence, "Check the path and its rights.")
+    return None
 
 
 def show_error(error: CliError, *, as_json: bool) -> None:

@@ -1,0 +1,277 @@
+"""`clearing cycle`, `clearing instructions` and `clearing instruction`: netting and settlement.
+
+Lives here: the commands. May not live here: netting and settlement themselves (clearing.rules).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clearing.types import CycleState, InstructionState
+from node.cli.errors import WrongUseError
+from node.cli.names import Names
+from node.cli.obligations import CycleFilter
+from node.cli.options import AsJson
+from node.cli.render import cells, print_json, progress, stdout, table, utc
+from node.cli.rows import CYCLES, INSTRUCTIONS, cycle_fact, words
+from node.cli.session import Access, with_access
+from node.client import Client, Recorded
+from node.queries import CycleAssetRow, CycleRow, SettlementFilter
+
+cycle_app = typer.Typer(help="Netting cycles: run, list, show.", no_args_is_help=True)
+instruction_app = typer.Typer(
+    help="Settle: show evidence of payment, confirm it, or give up.", no_args_is_help=True
+)
+
+
+@cycle_app.command("run")
+@with_access
+def run(access: Access, as_json: AsJson = False) -> None:
+    """Cut off and net now, over every affirmed obligation; for the central bank and operators.
+
+    An obligation that is not affirmed stays open for the next cycle.
+    """
+    with access.client() as client:
+        names = Names(client.registry())
+        recorded = client.run_cycle()
+        netted = [row for row in client.cycles() if row.cycle.netted_index > recorded.index]
+        found, assets = client.cycle(netted[0].number, everyone=names.is_supervisor(access.name))
+    _show_cycle(found, assets, names, as_json=as_json)
+
+
+@cycle_app.command("list")
+@with_access
+def list_cycles(access: Access, as_json: AsJson = False) -> None:
+    """List all cycles."""
+    with access.client() as client:
+        names = Names(client.registry())
+        rows = client.cycles()
+    CYCLES.show(rows, names, as_json=as_json)
+
+
+@cycle_app.command("show")
+@with_access
+def show(
+    access: Access,
+    number: Annotated[int, typer.Argument(metavar="N", help="Number of the cycle.", min=1)],
+    as_json: AsJson = False,
+) -> None:
+    """Show a cycle by asset: gross, net, and net positions (+ receives, - pays).
+
+    Supervisors see everybody's net position, others their own.
+    """
+    with access.client() as client:
+        names = Names(client.registry())
+        found, assets = client.cycle(number, everyone=names.is_supervisor(access.name))
+    _show_cycle(found, assets, names, as_json=as_json)
+
+
+def _show_cycle(
+    found: CycleRow, assets: Sequence[CycleAssetRow], names: Names, *, as_json: bool
+) -> None:
+    if as_json:
+        print_json(cycle_fact(found) | {"assets": assets_fact(assets, names)})
+        return
+    state = words(CycleState(found.cycle.state).name)
+    title = f"Cycle {found.number}: {state}{', final' if found.final else ''}"
+    console = stdout()
+    console.print(f"[bold]{title}[/], netted {utc(found.cycle.netted_ms)} UTC")
+    console.print(netting_table(assets, names))
+    columns = ("asset", "participant", "net position", "")
+    shown = table("Net positions", columns, ("net position",))
+    for asset in assets:
+        for row in asset.rows:
+            way = "receives" if row.net > 0 else "pays" if row.net < 0 else "even"
+            net = names.scaled(row.net, asset.asset)
+            shown.add_row(
+                *cells(names.asset_name(asset.asset), names.party(row.participant), net, way)
+            )
+    console.print(shown)
+
+
+def assets_fact(assets: Sequence[CycleAssetRow], names: Names) -> dict[str, Any]:
+    """Return a cycle's result by asset as JSON."""
+    return {
+        names.asset_name(asset.asset): {
+            "obligations": asset.obligations,
+            "gross": str(asset.gross_units),
+            "net": str(asset.net_units),
+            "positions": {names.party(row.participant): str(row.net) for row in asset.rows},
+        }
+        for asset in assets
+    }
+
+
+def netting_table(assets: Sequence[CycleAssetRow], names: Names) -> Any:
+    """Return a table of what netting saved, by asset."""
+    columns = ("asset", "obligations", "gross", "net", "saved", "saved %")
+    shown = table("Netting", columns, columns[1:])
+    for asset in assets:
+        gross, net = asset.gross_units, asset.net_units
+        shown.add_row(
+            *cells(
+                names.asset_name(asset.asset),
+                f"{asset.obligations:,}",
+                names.scaled(gross, asset.asset),
+                names.scaled(net, asset.asset),
+                names.scaled(gross - net, asset.asset),
+                percent(gross - net, gross),
+            )
+        )
+    return shown
+
+
+def percent(part: int, whole: int) -> str:
+    """Return `part` of `whole` in per cent with one decimal, rounded down; "-" of nothing."""
+    if not whole:
+        return "-"
+    tenths = part * 1000 // whole
+    return f"{tenths // 10}.{tenths % 10} %"
+
+
+@with_access
+def instructions(
+    access: Access,
+    cycle: CycleFilter = None,
+    state: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STATE", help="Only in this state, such as pending; repeatable."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List settlement instructions: your own, or everybody's for a supervisor."""
+    with access.client() as client:
+        names = Names(client.registry())
+        wanted = SettlementFilter(cycle=cycle, states=tuple(_state(text) for text in state or ()))
+        rows = client.instructions(wanted, everyone=names.is_supervisor(access.name))
+    INSTRUCTIONS.show(rows, names, as_json=as_json)
+
+
+def _state(text: str) -> InstructionState:
+    name = text.upper().replace("-", "_")
+    if name not in InstructionState.__members__:
+        known = ", ".join(member.lower() for member in InstructionState.__members__)
+        raise WrongUseError("BAD_STATE", f"no state {text!r}", f"Use one of: {known}.")
+    return InstructionState[name]
+
+
+def parse_id(text: str) -> tuple[int, int]:
+    """Return cycle and number of a settlement instruction written CYCLE:NUMBER.
+
+    Raises: WrongUseError: anything else.
+    """
+    cycle, _, number = text.partition(":")
+    if not all(one.isascii() and one.isdigit() and len(one) < 10 for one in (cycle, number)):
+        raise WrongUseError(
+            "BAD_ID",
+            f"{text!r} is no settlement instruction",
+            "Write CYCLE:NUMBER, such as 1:0; `clearing instructions` lists them.",
+        )
+    return int(cycle), int(number)
+
+
+Ids = Annotated[
+    list[str], typer.Argument(metavar="ID...", help="CYCLE:NUMBER, as `instructions` lists them.")
+]
+
+
+@instruction_app.command("evidence")
+@with_access
+def evidence(
+    access: Access,
+    ids: Ids,
+    *,
+    file: Annotated[
+        Path | None, typer.Option(help="Document that shows the payment; its SHA-256 is recorded.")
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option(help="Reference of the payment, such as a txid; hashed likewise.")
+    ] = None,
+    digest: Annotated[
+        str | None, typer.Option("--hash", metavar="HEX", help="The SHA-256 itself, 64 hex digits.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show evidence that an instruction was paid; for who pays, and for the settlement agent.
+
+    Only the SHA-256 is recorded; the evidence stays with you. Without any, the instruction's own id is hashed.
+    """
+    given = [one for one in (file, text, digest) if one is not None]
+    if len(given) > 1:
+        raise WrongUseError(
+            "USAGE", "--file, --text and --hash exclude each other", "Give one of them."
+        )
+
+    def hash_of(identity: str) -> bytes:
+        if digest is not None:
+            return _digest(digest)
+        shown = file.read_bytes() if file is not None else (text or identity).encode()
+        return hashlib.sha256(shown).digest()
+
+    hashes = {one: hash_of(one) for one in ids}
+    _each(
+        access,
+        ids,
+        "evidenced",
+        lambda client, one: client.evidence(*parse_id(one), hashes[one]),
+        as_json=as_json,
+    )
+
+
+def _digest(text: str) -> bytes:
+    try:
+        found = bytes.fromhex(text)
+    except ValueError:
+        found = b""
+    if len(found) != 32:
+        raise WrongUseError("BAD_HASH", f"--hash {text!r} is no SHA-256", "Give 64 hex digits.")
+    return found
+
+
+@instruction_app.command("confirm")
+@with_access
+def confirm(access: Access, ids: Ids, as_json: AsJson = False) -> None:
+    """Confirm that value has arrived; for who is paid, and for the settlement agent."""
+    _each(
+        access,
+        ids,
+        "confirmed",
+        lambda client, one: client.confirm(*parse_id(one)),
+        as_json=as_json,
+    )
+
+
+@instruction_app.command("fail")
+@with_access
+def fail(access: Access, ids: Ids, as_json: AsJson = False) -> None:
+    """Give a pay-in up: its cycle fails and its obligations return to the open book."""
+    _each(access, ids, "failed", lambda client, one: client.fail(*parse_id(one)), as_json=as_json)
+
+
+def _each(
+    access: Access,
+    ids: Sequence[str],
+    done: str,
+    move: Callable[[Client, str], Recorded],
+    *,
+    as_json: bool,
+) -> None:
+    """Give one instruction after the other; all ids are read before the first is sent."""
+    for one in ids:
+        parse_id(one)
+    rows = []
+    with access.client() as client, progress(done, len(ids)) as bar:
+        for one in ids:
+            recorded = move(client, one)
+            rows.append({"instruction": one, "state": done.upper(), "index": recorded.index})
+            bar.advance(bar.task_ids[0])
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        stdout().print(f"[green]{done}[/] {row['instruction']}")

@@ -1,0 +1,141 @@
+"""The command `clearing`: one application, one module a group of commands.
+
+Lives here: the table of commands, and the one place where errors become a sentence and an exit code. May not live
+here: a command. A new command is one line in `COMMANDS` or `GROUPS`.
+
+A command's module is imported when the command is used: the kernels and gRPC that one command needs take longer to
+load than another command takes to run.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from clearing.errors import ClearingError, InvariantViolation
+from node.cli.errors import CliError, as_cli_error, show_error
+from node.cli.options import json_was_asked
+
+HELP = """The clearing ledger: signed obligations, netting cycles, final settlement, and proofs that verify offline.
+
+Exit codes: 0 success; 1 a check fails or the ledger says no; 2 wrong use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a command or group of commands is written: module and name in it, and its line in the list of commands."""
+
+    module: str
+    name: str
+    help: str
+    panel: str
+
+
+_TRY = "Try it"
+_PARTICIPATE = "Participants"
+_NET = "Netting and settlement"
+_PROVE = "Proofs and audit"
+_OPERATE = "Operators"
+
+GROUPS: dict[str, Place] = {
+    "testnet": Place("node.cli.testnet", "app", "A network of five nodes on this machine.", _TRY),
+    "cycle": Place("node.cli.cycles", "cycle_app", "Netting cycles: run, list, show.", _NET),
+    "instruction": Place(
+        "node.cli.cycles", "instruction_app", "Settle: evidence, confirm, fail.", _NET
+    ),
+    "node": Place("node.cli.nodes", "app", "Make, run and watch one node.", _OPERATE),
+}
+"""Commands with commands of their own: a typer application each."""
+
+COMMANDS: dict[str, Place] = {
+    "submit": Place("node.cli.obligations", "submit", "Record obligations of a CSV.", _PARTICIPATE),
+    "affirm": Place(
+        "node.cli.obligations", "affirm", "Affirm what others submitted.", _PARTICIPATE
+    ),
+    "reject": Place(
+        "node.cli.obligations", "reject", "Refuse what others submitted.", _PARTICIPATE
+    ),
+    "rescind": Place(
+        "node.cli.obligations", "rescind", "Withdraw what you submitted.", _PARTICIPATE
+    ),
+    "resume": Place(
+        "node.cli.obligations", "resume", "Send again what was left unsure.", _PARTICIPATE
+    ),
+    "obligations": Place("node.cli.obligations", "obligations", "List obligations.", _PARTICIPATE),
+    "positions": Place("node.cli.obligations", "positions", "List positions.", _PARTICIPATE),
+    "instructions": Place("node.cli.cycles", "instructions", "List settlement instructions.", _NET),
+    "verify": Place("node.cli.offline", "verify", "Check a receipt offline.", _PROVE),
+    "doctor": Place("node.cli.nodes", "doctor", "Check a node's files and machine.", _OPERATE),
+    "call": Place("node.cli.call", "call", "Call any RPC with JSON.", _OPERATE),
+}
+"""Single commands: a function each."""
+
+
+class Clearing(TyperGroup):
+    """The root group: loads a command on use, and ends in a sentence and an exit code, never in a traceback."""
+
+    def __init__(self, **attributes: Any) -> None:
+        """Start with a stand-in for each command, which is enough to list them."""
+        super().__init__(**attributes)
+        for name, place in (GROUPS | COMMANDS).items():
+            self.add_command(TyperCommand(name, help=place.help, rich_help_panel=place.panel), name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return name, command and remaining arguments; the command's module is imported here."""
+        name = args[0]
+        if name in GROUPS or name in COMMANDS:
+            return name, load(name), args[1:]
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command line; an error ends it with its exit code."""
+        try:
+            return super().invoke(ctx)
+        except InvariantViolation:
+            raise
+        except (CliError, ClearingError, OSError) as error:
+            shown = as_cli_error(error)
+            if shown is None:
+                raise
+            show_error(shown, as_json=json_was_asked(ctx))
+            raise typer.Exit(shown.exit_code) from error
+
+
+def load(name: str) -> Any:
+    """Import the command `name` of the tables and return it as typer makes it."""
+    place = GROUPS.get(name) or COMMANDS[name]
+    written = getattr(importlib.import_module(place.module), place.name)
+    if name in GROUPS:
+        return typer.main.get_group(written)
+    alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    alone.command(name)(written)
+    return typer.main.get_command(alone)
+
+
+app = typer.Typer(
+    name="clearing",
+    cls=Clearing,
+    help=HELP,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _root() -> None:
+    """Carry the application's own options."""
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    app(prog_name="clearing")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,243 @@
+"""`clearing node init|run|status` and `clearing doctor`: one node, as its operator sees it.
+
+Lives here: the commands. May not live here: what a node is made of (node/provision.py), the node itself (runtime.py),
+what a healthy one looks like (doctor.py).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clearing.log.policy import Policy
+from clearing.rules.registry import Registry
+from node import doctor as examination
+from node.cli.actions import parse_actions
+from node.cli.errors import EXIT_CHECK_FAILED, WrongUseError
+from node.cli.options import AsJson
+from node.cli.render import cells, print_json, stdout, table
+from node.cli.session import Access, with_access
+from node.config import CONFIG_NAME, NodeConfig, ReplicaRole, load_config
+from node.errors import SetupError
+from node.files import PUBLIC_MODE, create_file, read_text
+from node.keys import Passphrase
+from node.pki import Authority, Validity
+from node.provision import DATA_NAME, POLICY_NAME, NodePlace, make_node, write_genesis
+from node.services.facade import NodeCondition
+
+app = typer.Typer(help="Make, run and watch one node.", no_args_is_help=True)
+
+ConfigPath = Annotated[
+    Path,
+    typer.Option(
+        "--config", metavar="FILE", help="The node's node.toml, or the directory that holds it."
+    ),
+]
+
+
+def _config_path(path: Path) -> Path:
+    return path / CONFIG_NAME if path.is_dir() else path
+
+
+def _passphrase(config: NodeConfig) -> Passphrase | None:
+    """Ask for the passphrase of a node's keys where no key file opens them."""
+    if config.key_file_path is not None:
+        return None
+    text = typer.prompt(f"Passphrase of the keys of {config.node_name}", hide_input=True, err=True)
+    return Passphrase(text)
+
+
+@app.command()
+def init(
+    directory: Annotated[Path, typer.Argument(help="New directory of the node.", file_okay=False)],
+    *,
+    name: Annotated[str, typer.Option(help="Name of the node: that of its participant.")],
+    network: Annotated[str, typer.Option(help="Name of the network.")],
+    role: Annotated[ReplicaRole, typer.Option(help="What the node does in its network.")],
+    authority: Annotated[
+        Path, typer.Option(help="Directory of the network's authority; made if it is missing.")
+    ],
+    listen: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where the node serves.")] = (
+        "127.0.0.1:7400"
+    ),
+    host: Annotated[
+        list[str] | None,
+        typer.Option(help="Name or IP address by which others dial it; repeat for several."),
+    ] = None,
+    leader_endpoint: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where the leader serves; for followers.")
+    ] = "",
+    leader_name: Annotated[str, typer.Option(help="Node name of the leader; for followers.")] = "",
+    policy: Annotated[
+        Path | None,
+        typer.Option(help="The network's policy; add it later as DIRECTORY/policy if left out."),
+    ] = None,
+    genesis: Annotated[
+        Path | None,
+        typer.Option(help="Actions that begin the ledger, as JSON; for the leader."),
+    ] = None,
+    ask_passphrase: Annotated[
+        bool, typer.Option(help="Seal the keys by a passphrase instead of a key file beside them.")
+    ] = False,
+    days: Annotated[int, typer.Option(help="Validity of the certificate.", min=1, max=3650)] = 365,
+    as_json: AsJson = False,
+) -> None:
+    """Make a node's directory: sealed keys, certificate, node.toml; for the leader also block 0.
+
+    Prints the verifier keys that the network's policy must list.
+    """
+    _check_genesis(role, genesis)
+    passphrase = None
+    if ask_passphrase:
+        text = typer.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True)
+        passphrase = Passphrase(text)
+    trusted = Policy.parse(policy.read_bytes()) if policy else None
+    actions = parse_actions(read_text(genesis), Registry()) if genesis else []
+    issuer = _authority(authority, network, days)
+    place = NodePlace(network, name, role, listen, leader_endpoint, leader_name)
+    keys = make_node(
+        directory,
+        place,
+        issuer,
+        Validity.days_from_now(days),
+        hosts=host or [listen.rpartition(":")[0].strip("[]")],
+        passphrase=passphrase,
+    )
+    if trusted:
+        create_file(directory / POLICY_NAME, trusted.encode(), PUBLIC_MODE)
+    facts: dict[str, Any] = {
+        "node": name,
+        "directory": str(directory),
+        "cosigner_vkey": keys.cosigner.vkey,
+        "log_vkey": keys.log.vkey if keys.log else None,
+        "network_id": None,
+    }
+    if actions:
+        network_id = write_genesis(directory / DATA_NAME, time.time_ns() // 10**6, actions)
+        facts["network_id"] = network_id.hex()
+    _show_facts(facts, as_json=as_json)
+
+
+def _check_genesis(role: ReplicaRole, genesis: Path | None) -> None:
+    if (role is ReplicaRole.LEADER) != (genesis is not None):
+        raise WrongUseError(
+            "USAGE",
+            "--genesis goes with --role leader, and is needed there",
+            "The leader begins the ledger; followers receive it from the leader.",
+        )
+
+
+def _authority(directory: Path, network: str, days: int) -> Authority:
+    if not directory.exists():
+        directory.mkdir(mode=0o700, parents=True)
+        return Authority.create(directory, network, Validity.days_from_now(max(3650, days + 1)))
+    return Authority.load(directory)
+
+
+def _show_facts(facts: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(facts)
+        return
+    shown = table("", ("fact", "value"))
+    for name, value in facts.items():
+        if value is not None:
+            shown.add_row(*cells(name, value))
+    stdout().print(shown)
+
+
+@app.command()
+def run(
+    config: ConfigPath = Path(CONFIG_NAME),
+    confirm_time: Annotated[
+        bool,
+        typer.Option(
+            "--confirm-time", help="Vouch for this machine's clock, where the node doubts it."
+        ),
+    ] = False,
+) -> None:
+    """Run a node until it is told to stop (SIGTERM or ^C); it logs JSON lines to stderr."""
+    # It loads the kernels, which only a running node needs.
+    from node.runtime import run as run_node  # noqa: PLC0415
+
+    path = _config_path(config)
+    run_node(path, passphrase=_passphrase(load_config(path)), confirm_time=confirm_time)
+
+
+@app.command()
+@with_access
+def status(access: Access, as_json: AsJson = False) -> None:
+    """Show how a node stands; exit 1 unless it serves. For supervisors, operators, and who runs the node."""
+    with access.client() as client:
+        found = client.status()
+    facts = {
+        "name": found.name,
+        "lei": found.lei,
+        "kind": found.kind.name,
+        "condition": found.condition.name,
+        "detail": found.condition_detail,
+        "leader_endpoint": found.leader_endpoint,
+        "network_id": found.network_id.hex(),
+        "origin": found.origin,
+        "height": found.height,
+        "time_ms": found.time_ms,
+        "log_size": found.log_size,
+        "log_root": found.log_root.hex(),
+        "state_root": found.state_root.hex() or None,
+        "final_size": found.final_size,
+        "store_bytes": found.store_bytes,
+        "queued": found.queued_transactions,
+        "replicas": [
+            {
+                "name": replica.name,
+                "kind": replica.kind.name,
+                "connected": replica.connected,
+                "cosigned_size": replica.cosigned_size,
+            }
+            for replica in found.replicas
+        ],
+    }
+    _show_facts(facts, as_json=as_json)
+    if found.condition is not NodeCondition.SERVING:
+        raise typer.Exit(EXIT_CHECK_FAILED)
+
+
+def doctor(
+    config: ConfigPath = Path(CONFIG_NAME),
+    as_json: AsJson = False,
+) -> None:
+    """Check a node's files, certificate, keys, clock, disk and libraries; exit 1 if anything is wrong.
+
+    Run it before a node is started, or when one behaves oddly.
+    """
+    loaded = load_config(_config_path(config))
+    findings = examination.examine(
+        loaded, dt.datetime.now(dt.UTC), _store_facts(loaded), _passphrase(loaded)
+    )
+    if as_json:
+        print_json([{"check": one.name, "ok": one.ok, "finding": one.sentence} for one in findings])
+    else:
+        shown = table(f"Node {loaded.node_name}", ("check", "", "finding"))
+        for one in findings:
+            mark = "[green]ok[/]" if one.ok else "[bold red]WRONG[/]"
+            shown.add_row(one.name, mark, *cells(one.sentence))
+        stdout().print(shown)
+    if not all(one.ok for one in findings):
+        raise typer.Exit(EXIT_CHECK_FAILED)
+
+
+def _store_facts(config: NodeConfig) -> examination.StoreFacts | None:
+    """Return what is known of a node's database, or None where there is none or a running node has it."""
+    from node.store import Store, StoreError  # noqa: PLC0415 - as above
+
+    try:
+        with Store.open(config.data_dir, create=False) as store:
+            usage, tip = store.usage(), store.tip
+    except (StoreError, SetupError):
+        return None
+    if tip is None:
+        return None
+    return examination.StoreFacts(tip.time_ms, usage.used_bytes, usage.map_bytes)

@@ -1,0 +1,80 @@
+"""Options that many commands share.
+
+Lives here: their names, help texts and types. May not live here: what they are for (session.py, render.py).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_JSON_ASKED = "clearing.json"
+_CONNECTION = "Which network, and as whom"
+
+
+def _remember_json(ctx: typer.Context, value: bool) -> bool:
+    ctx.meta[_JSON_ASKED] = value
+    return value
+
+
+def json_was_asked(ctx: typer.Context) -> bool:
+    """Return whether the command that ran under this context was given --json."""
+    return bool(ctx.meta.get(_JSON_ASKED, False))
+
+
+AsJson = Annotated[
+    bool,
+    typer.Option("--json", help="Print JSON on stdout, for scripts.", callback=_remember_json),
+]
+
+NetworkDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--dir",
+        help="Directory of a test network made on this machine.",
+        file_okay=False,
+        rich_help_panel=_CONNECTION,
+    ),
+]
+
+ActAs = Annotated[
+    str | None,
+    typer.Option(
+        "--as",
+        metavar="NAME",
+        help="Party of that test network to act as: p01, central-bank, ministry, regulator, ...",
+        rich_help_panel=_CONNECTION,
+    ),
+]
+
+NodeName = Annotated[
+    str | None,
+    typer.Option(
+        "--node",
+        metavar="NAME",
+        help="Node of that test network to ask; the leader if left out.",
+        rich_help_panel=_CONNECTION,
+    ),
+]
+
+Endpoint = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="Node to ask; the identity's own endpoints if left out.",
+        rich_help_panel=_CONNECTION,
+    ),
+]
+
+IdentityDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--identity",
+        metavar="DIR",
+        help="Directory with the certificate and keys of the party to act as.",
+        file_okay=False,
+        rich_help_panel=_CONNECTION,
+    ),
+]

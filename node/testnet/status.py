@@ -1,0 +1,127 @@
+"""How a test network stands: every node asked, and what scripts are told.
+
+Lives here: asking all nodes at once, waiting until the network can make things final. May not live here: starting and
+stopping (processes.py), printing (cli).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from node.client import Client, ClientError
+from node.errors import SetupError
+from node.profile import IdentityDirectory
+from node.services.facade import NodeCondition, NodeStatus
+from node.testnet.layout import LocalNetwork
+from node.testnet.plan import LEADER
+
+ASKED_AS = "central-bank"
+"""The party that asks: a supervisor, whom every node answers."""
+
+STATUS_TIMEOUT_S = 2.0
+READY_POLL_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReport:
+    """One node of a test network; `pid` None where no process runs, `status` None where it does not answer."""
+
+    name: str
+    endpoint: str
+    pid: int | None
+    status: NodeStatus | None
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether it runs, answers, and does its part."""
+        return self.status is not None and self.status.condition is NodeCondition.SERVING
+
+
+class Observer:
+    """Asks the nodes of one network, over connections that are kept."""
+
+    def __init__(self, network: LocalNetwork, timeout_s: float = STATUS_TIMEOUT_S) -> None:
+        """Prepare to ask as ASKED_AS; nothing is sent yet.
+
+        Raises: SetupError: a file of that identity is not as it must be.
+        """
+        self._network = network
+        identity = IdentityDirectory.open(network.identity_path(ASKED_AS))
+        self._clients = {
+            name: Client(identity, endpoints=(network.endpoint(name),), timeout_s=timeout_s)
+            for name in network.ports
+        }
+        self._pool = ThreadPoolExecutor(len(self._clients))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._pool.shutdown()
+        for client in self._clients.values():
+            client.close()
+
+    def node(self, name: str) -> NodeReport:
+        """Return how one node stands; asks only where a process runs."""
+        pid = self._network.process(name).pid()
+        status = None
+        if pid is not None:
+            try:
+                status = self._clients[name].status()
+            except ClientError:
+                status = None
+        return NodeReport(name, self._network.endpoint(name), pid, status)
+
+    def nodes(self) -> list[NodeReport]:
+        """Return how all nodes stand, in the network's order, asked at the same time."""
+        return list(self._pool.map(self.node, self._network.ports))
+
+    def wait_ready(
+        self, seconds: float, done: Callable[[list[NodeReport]], None] | None = None
+    ) -> list[NodeReport]:
+        """Wait until all nodes are healthy and everything recorded is final; `done` is told each look.
+
+        Raises: SetupError: a node ended, or it takes longer than `seconds`.
+        """
+        until = time.monotonic() + seconds
+        while True:
+            reports = self.nodes()
+            if done:
+                done(reports)
+            if is_ready(reports):
+                return reports
+            ended = [report.name for report in reports if report.pid is None]
+            if ended:
+                log = self._network.process(ended[0]).log_file
+                raise SetupError(f"node {ended[0]} ended while it started: its reason is in {log}")
+            if time.monotonic() > until:
+                late = [report.name for report in reports if not report.is_healthy]
+                raise SetupError(
+                    f"the network is not ready after {seconds:.0f} s; waiting for {', '.join(late) or 'finality'}: look "
+                    f"at the logs in {self._network.path / 'nodes'}"
+                )
+            time.sleep(READY_POLL_S)
+
+
+def is_ready(reports: list[NodeReport]) -> bool:
+    """Return whether every node is healthy and has all that the leader has recorded, as final."""
+    sizes = {report.status.log_size for report in reports if report.status}
+    finals = {report.status.final_size for report in reports if report.status}
+    return all(report.is_healthy for report in reports) and len(sizes) == 1 and finals == sizes
+
+
+def leader_of(reports: list[NodeReport]) -> NodeStatus | None:
+    """Return the leader's status, or None where it does not answer."""
+    return next((report.status for report in reports if report.name == LEADER), None)
+
+
+@contextmanager
+def observed(network: LocalNetwork) -> Iterator[Observer]:
+    """Give an Observer of `network` for the time of the `with` block."""
+    observer = Observer(network)
+    try:
+        yield observer
+    finally:
+        observer.close()
