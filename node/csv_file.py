@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from clearing.errors import REMEDIES, RejectCode
+from clearing.errors import REMEDIES, ClearingError, RejectCode
 from clearing.types import AMOUNT_MAX
 
 FIELD_CHARACTERS_MAX = 4_096
@@ -92,6 +92,16 @@ class FaultLog:
     def as_rows(self) -> list[dict[str, Any]]:
         """Return the faults kept as rows for tables and JSON, in the order of lines."""
         return [fault.as_row() for fault in self.faults]
+
+
+class FaultyFileError(ClearingError):
+    """A file has faults, so nothing of it is used: `rows` are the first ones, `count` is the number of all."""
+
+    def __init__(self, log: FaultLog) -> None:
+        """Carry what the log holds."""
+        super().__init__("1 fault" if log.count == 1 else f"{log.count} faults")
+        self.rows = log.as_rows()
+        self.count = log.count
 
 
 def amount_of(text: str) -> int | None:

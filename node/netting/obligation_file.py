@@ -1,0 +1,293 @@
+"""Obligation files of `clearing net`: read at the speed of memory where they are plain, cell by cell where they are not.
+
+Lives here: the format, its faults, and the choice between the compiled scan and the reader that explains. May not live
+here: netting, printing.
+
+Format: a CSV file (node/csv_file.py) with the columns id, debtor, creditor, asset, amount and optionally priority, in any order;
+further columns are ignored. Spaces and tabs around a field do not count. Names are any text without control
+characters; amounts are integers of the asset's smallest unit, 1 to 2^128-1. Priorities are 0 to 255, higher is paid
+first, empty means 0.
+
+Invariants: both ways give the same table; a file with one fault gives none.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from clearing.errors import REMEDIES, RejectCode
+from clearing.netting.columns import AssetColumns
+from clearing.netting.engine import numba
+from node.csv_file import (
+    FIELD_CHARACTERS_MAX,
+    FORMAT_REMEDIES,
+    FaultLog,
+    FaultyFileError,
+    amount_fault,
+    amount_of,
+    open_rows,
+    read_header,
+    undecodable_at,
+)
+from node.netting import csv_kernel as kernel
+from node.netting.table import ObligationTable, Texts, code_point_ranks, ids_dtype
+
+REQUIRED = ("id", "debtor", "creditor", "asset", "amount")
+OPTIONAL = ("priority",)
+
+SCAN_BYTES_MIN = 1 << 18
+"""Smaller files are read cell by cell: that takes less time than loading compiled code."""
+
+BLANK = " \t"
+"""What does not count around a field."""
+
+REMEDIES_OF_FILE: dict[str, str] = FORMAT_REMEDIES | {
+    "NO_HEADER": "Write the header id,debtor,creditor,asset,amount in the first line.",
+    "DUPLICATE_ID": "Give each obligation of the file an id of its own.",
+    "BAD_PRIORITY": f"Write a whole number from 0 to {kernel.PRIORITY_MAX}, higher is paid first, or leave the field empty.",
+    "CONTROL_CHARACTER": "Remove the character below U+0020 or from U+007F to U+009F; it may come from a wrong encoding.",
+    RejectCode.SAME_PARTY.name: REMEDIES[RejectCode.SAME_PARTY],
+}
+"""What to do about each fault."""
+
+Advance = Callable[[int], None]
+"""Called with the number of bytes that were read since the call before."""
+
+_BOM = b"\xef\xbb\xbf"
+_PIECE_BYTES = 1 << 23
+_NAME_SLOTS = 1 << 14
+_MASK_64 = (1 << 64) - 1
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+_FIELDS = (*REQUIRED, *OPTIONAL)
+
+
+def _silent(count: int) -> None:
+    """Show no progress."""
+
+
+def read_obligations(data: bytes, advance: Advance = _silent) -> ObligationTable:
+    """Read the bytes of an obligation file.
+
+    Raises: FaultyFileError: one row a fault (the first 100, and the count of all); nothing of the file is used.
+    """
+    if numba is not None and len(data) >= SCAN_BYTES_MIN:
+        table = scan_plain(data, advance)
+        if table is not None:
+            return table
+    return read_cells(data)
+
+
+def scan_plain(data: bytes, advance: Advance = _silent) -> ObligationTable | None:
+    """Read a file without quotes and without faults in one compiled pass.
+
+    Returns: the table, or None where `read_cells` has to look.
+    """
+    if not data.endswith(b"\n"):
+        data += b"\n"
+    begin = len(_BOM) if data.startswith(_BOM) else 0
+    body = data.index(b"\n", begin) + 1
+    roles, ignored = _plain_header(data[begin:body])
+    if roles is None:
+        return None
+    rows = kernel.empty_rows(data.count(b"\n", body))
+    parties, assets = kernel.empty_names(_NAME_SLOTS), kernel.empty_names(_NAME_SLOTS)
+    state = np.zeros(5, np.int64)
+    state[kernel.AT] = body
+    view = np.frombuffer(data, np.uint8)
+    while state[kernel.AT] < len(data):
+        before = int(state[kernel.AT])
+        stop = min(before + _PIECE_BYTES, len(data))
+        status = kernel.scan(view, stop, roles, rows, parties, assets, state)
+        if status == kernel.NOT_PLAIN:
+            return None
+        if status == kernel.PARTIES_FULL:
+            parties = kernel.grown(parties, int(state[kernel.PARTIES]))
+        elif status == kernel.ASSETS_FULL:
+            assets = kernel.grown(assets, int(state[kernel.ASSETS]))
+        advance(int(state[kernel.AT]) - before)
+    if state[kernel.BEYOND_ASCII] and undecodable_at(data) is not None:
+        return None
+    count = int(state[kernel.ROW])
+    if _may_repeat(rows.id_hash[:count]):
+        return None
+    return _from_scan(data, (rows, parties, assets), state, ignored)
+
+
+def _plain_header(
+    line: bytes,
+) -> tuple[np.ndarray[Any, np.dtype[np.int64]] | None, tuple[str, ...]]:
+    """Return what each column holds, or None where the header is not plain or has a fault, and the names ignored."""
+    if b'"' in line or undecodable_at(line) is not None or b"\r" in line.rstrip(b"\r\n"):
+        return None, ()
+    names = next(csv.reader([line.decode().rstrip("\r\n")]), [])
+    header = read_header(names, REQUIRED, OPTIONAL, FaultLog(REMEDIES_OF_FILE))
+    if header is None:
+        return None, ()
+    roles = np.full(header.width, kernel.IGNORED, np.int64)
+    for role, place in enumerate(header.places):
+        if place >= 0:
+            roles[place] = role
+    return roles, header.ignored
+
+
+def _may_repeat(hashes: np.ndarray[Any, np.dtype[np.uint64]]) -> bool:
+    """Say whether two ids have one hash; ids that repeat always do."""
+    ordered = np.sort(hashes)
+    return bool((ordered[1:] == ordered[:-1]).any())
+
+
+def _from_scan(
+    data: bytes,
+    tables: tuple[kernel.Rows, kernel.Names, kernel.Names],
+    state: np.ndarray[Any, np.dtype[np.int64]],
+    ignored: tuple[str, ...],
+) -> ObligationTable:
+    """Renumber what the scan found by code points; `tables` give up their columns one by one to save memory."""
+    rows, *names = tables
+    count = int(state[kernel.ROW])
+    found = int(state[kernel.PARTIES]), int(state[kernel.ASSETS])
+    (parties, party_rank), (assets, asset_rank) = (
+        code_point_ranks(Texts(data, table.start[:number], table.size[:number]).raw())
+        for table, number in zip(names, found, strict=True)
+    )
+    party_rank = party_rank.astype(ids_dtype(len(parties)), copy=False)
+    asset_rank = asset_rank.astype(ids_dtype(len(assets)), copy=False)
+    columns = AssetColumns(
+        party_rank[rows.debtor[:count]],
+        party_rank[rows.creditor[:count]],
+        rows.lo[:count],
+        rows.hi[:count] if rows.hi[:count].any() else None,
+        rows.priority[:count] if rows.priority[:count].any() else None,
+    )
+    ids = Texts(data, rows.id_start[:count], rows.id_bytes[:count])
+    return ObligationTable(ids, parties, assets, asset_rank[rows.asset[:count]], columns, ignored)
+
+
+class _Cells:
+    """One pass over a file, cell by cell: collects columns and faults, and never stops at the first one."""
+
+    def __init__(self, log: FaultLog) -> None:
+        self.log = log
+        self.parties: dict[str, int] = {}
+        self.assets: dict[str, int] = {}
+        self.ids = bytearray()
+        self.id_end = array("q", [0])
+        self.debtor, self.creditor, self.asset = array("I"), array("I"), array("I")
+        self.lo, self.hi, self.priority = array("Q"), array("Q"), array("B")
+        self._line_of_id: dict[str, int] = {}
+
+    def read(
+        self, rows: Iterator[tuple[int, list[str]]], places: Sequence[int], width: int
+    ) -> None:
+        """Check and keep every row; the hot loop of this reader."""
+        at_id, at_debtor, at_creditor, at_asset, at_amount, at_priority = places
+        for line, row in rows:
+            if len(row) != width:
+                self.log.add(line, "", "FIELD_COUNT", f"{len(row)} of {width}")
+                continue
+            identity = row[at_id].strip(BLANK)
+            debtor, creditor = row[at_debtor].strip(BLANK), row[at_creditor].strip(BLANK)
+            asset = row[at_asset].strip(BLANK)
+            amount = amount_of(row[at_amount].strip(BLANK))
+            priority = _priority_of(row[at_priority].strip(BLANK)) if at_priority >= 0 else 0
+            if (
+                not amount
+                or priority is None
+                or debtor == creditor
+                or identity in self._line_of_id
+                or not (_is_plain(identity) and _is_plain(debtor))
+                or not (_is_plain(creditor) and _is_plain(asset))
+            ):
+                self._explain(line, row, places)
+                continue
+            self._line_of_id[identity] = line
+            self.ids += identity.encode()
+            self.id_end.append(len(self.ids))
+            self.debtor.append(self.parties.setdefault(debtor, len(self.parties)))
+            self.creditor.append(self.parties.setdefault(creditor, len(self.parties)))
+            self.asset.append(self.assets.setdefault(asset, len(self.assets)))
+            self.lo.append(amount & _MASK_64)
+            self.hi.append(amount >> 64)
+            self.priority.append(priority)
+
+    def _explain(self, line: int, row: list[str], places: Sequence[int]) -> None:
+        """Record every fault of a row that was refused."""
+        values = {
+            name: row[place].strip(BLANK) if place >= 0 else ""
+            for name, place in zip(_FIELDS, places, strict=True)
+        }
+        for name in REQUIRED:
+            if len(values[name]) > FIELD_CHARACTERS_MAX:
+                self.log.add(line, name, "FIELD_TOO_LONG", values[name])
+            elif not values[name]:
+                self.log.add(line, name, "EMPTY_FIELD")
+            elif name != "amount" and not _is_plain(values[name]):
+                self.log.add(line, name, "CONTROL_CHARACTER", ascii(values[name]))
+        wrong = {fault.column for fault in self.log.faults if fault.line == line}
+        identity = values["id"]
+        if identity in self._line_of_id:
+            first = self._line_of_id[identity]
+            self.log.add(line, "id", "DUPLICATE_ID", f"{identity} (line {first})")
+        elif "id" not in wrong:
+            self._line_of_id[identity] = line
+        if "creditor" not in wrong and values["debtor"] == values["creditor"]:
+            self.log.add(line, "creditor", RejectCode.SAME_PARTY.name, values["creditor"])
+        if "amount" not in wrong and not amount_of(values["amount"]):
+            self.log.add(line, "amount", amount_fault(values["amount"]), values["amount"])
+        if _priority_of(values["priority"]) is None:
+            self.log.add(line, "priority", "BAD_PRIORITY", values["priority"])
+
+    def table(self, ignored: tuple[str, ...]) -> ObligationTable:
+        """Return the columns with names in code point order."""
+        parties, party_rank = code_point_ranks(name.encode() for name in self.parties)
+        assets, asset_rank = code_point_ranks(name.encode() for name in self.assets)
+        party_rank = party_rank.astype(ids_dtype(len(parties)), copy=False)
+        asset_rank = asset_rank.astype(ids_dtype(len(assets)), copy=False)
+        high = np.frombuffer(self.hi, np.uint64)
+        priority = np.frombuffer(self.priority, np.uint8)
+        columns = AssetColumns(
+            party_rank[np.frombuffer(self.debtor, np.uint32)],
+            party_rank[np.frombuffer(self.creditor, np.uint32)],
+            np.frombuffer(self.lo, np.uint64),
+            high if high.any() else None,
+            priority if priority.any() else None,
+        )
+        end = np.frombuffer(self.id_end, np.int64)
+        ids = Texts(bytes(self.ids), end[:-1], np.diff(end).astype(np.int32))
+        asset = asset_rank[np.frombuffer(self.asset, np.uint32)]
+        return ObligationTable(ids, parties, assets, asset, columns, ignored)
+
+
+def _is_plain(text: str) -> bool:
+    """Say whether a name or id may stand as it is: not empty, not too long, no control characters."""
+    if not 0 < len(text) <= FIELD_CHARACTERS_MAX:
+        return False
+    return text.isprintable() or _CONTROL.search(text) is None
+
+
+def _priority_of(text: str) -> int | None:
+    """Return the priority that `text` writes, or None where it writes none."""
+    number = amount_of(text) if text else 0
+    return number if number is not None and number <= kernel.PRIORITY_MAX else None
+
+
+def read_cells(data: bytes) -> ObligationTable:
+    """Read a file cell by cell, as `read_obligations` says.
+
+    Raises: FaultyFileError.
+    """
+    log = FaultLog(REMEDIES_OF_FILE)
+    opened = open_rows(data, REQUIRED, OPTIONAL, log)
+    cells = _Cells(log)
+    if opened is not None:
+        header, rows = opened
+        cells.read(rows, header.places, header.width)
+    if opened is None or log.count:
+        raise FaultyFileError(log)
+    return cells.table(header.ignored)
