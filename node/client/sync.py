@@ -25,6 +25,7 @@ from clearing.rules.registry import Action, Registry
 from clearing.types import CycleState
 from node.client.calls import Attempts, Call, Operation
 from node.client.errors import BadAnswerError, ClientError, RejectedError
+from node.client.memory import CheckpointMemory
 from node.client.session import TIMEOUT_S, Session, sync_channel
 from node.client.trust import AUDIT, PARTICIPANT
 from node.client.writes import MessageSigner, Obligation, Recorded
@@ -232,6 +233,11 @@ class Client:
         return self._run(self._session.reader.status())
 
     # -- proofs
+
+    @property
+    def memory(self) -> CheckpointMemory:
+        """What this client remembers of the log, and the policy that it judges by."""
+        return self._session.trust.memory
 
     def checkpoint(self) -> Checkpoint:
         """Return the newest final checkpoint, verified to extend the one remembered."""
