@@ -163,15 +163,13 @@ class _ObligationStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Oblig
     """In a cycle that is netted and not yet settled."""
     OBLIGATION_STATE_PARTLY_DISCHARGED: _ObligationState.ValueType  # 4
     """Discharged in part by a settled cycle; the rest is open to later cycles."""
-    OBLIGATION_STATE_DISCHARGED: _ObligationState.ValueType  # 5
-    """Discharged by a cycle that is not yet settled."""
-    OBLIGATION_STATE_SETTLED: _ObligationState.ValueType  # 6
+    OBLIGATION_STATE_SETTLED: _ObligationState.ValueType  # 5
     """Discharged by a settled cycle; final when the cycle is."""
-    OBLIGATION_STATE_REJECTED: _ObligationState.ValueType  # 7
+    OBLIGATION_STATE_REJECTED: _ObligationState.ValueType  # 6
     """Refused by the counterparty."""
-    OBLIGATION_STATE_RESCINDED: _ObligationState.ValueType  # 8
+    OBLIGATION_STATE_RESCINDED: _ObligationState.ValueType  # 7
     """Withdrawn before cut-off."""
-    OBLIGATION_STATE_EXPIRED: _ObligationState.ValueType  # 9
+    OBLIGATION_STATE_EXPIRED: _ObligationState.ValueType  # 8
     """Its due time passed unaffirmed."""
 
 class ObligationState(_ObligationState, metaclass=_ObligationStateEnumTypeWrapper):
@@ -187,15 +185,13 @@ OBLIGATION_STATE_LOCKED: ObligationState.ValueType  # 3
 """In a cycle that is netted and not yet settled."""
 OBLIGATION_STATE_PARTLY_DISCHARGED: ObligationState.ValueType  # 4
 """Discharged in part by a settled cycle; the rest is open to later cycles."""
-OBLIGATION_STATE_DISCHARGED: ObligationState.ValueType  # 5
-"""Discharged by a cycle that is not yet settled."""
-OBLIGATION_STATE_SETTLED: ObligationState.ValueType  # 6
+OBLIGATION_STATE_SETTLED: ObligationState.ValueType  # 5
 """Discharged by a settled cycle; final when the cycle is."""
-OBLIGATION_STATE_REJECTED: ObligationState.ValueType  # 7
+OBLIGATION_STATE_REJECTED: ObligationState.ValueType  # 6
 """Refused by the counterparty."""
-OBLIGATION_STATE_RESCINDED: ObligationState.ValueType  # 8
+OBLIGATION_STATE_RESCINDED: ObligationState.ValueType  # 7
 """Withdrawn before cut-off."""
-OBLIGATION_STATE_EXPIRED: ObligationState.ValueType  # 9
+OBLIGATION_STATE_EXPIRED: ObligationState.ValueType  # 8
 """Its due time passed unaffirmed."""
 Global___ObligationState: _TypeAlias = ObligationState  # noqa: Y015
 
