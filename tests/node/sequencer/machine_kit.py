@@ -46,7 +46,11 @@ class Bench:
         """Return a sequencer over the machine, not started."""
         return EmbeddedSequencer(
             self.machine,
-            BlockClock(self.machine.state.time_ms, wall=lambda: self.wall_ms(), elapsed=lambda: 0),
+            BlockClock(
+                self.machine.state.time_ms,
+                wall=lambda: self.wall_ms(),  # noqa: PLW0108 - tests replace it while it runs
+                elapsed=lambda: 0,
+            ),
             self.store.directory,
             gate=lambda: self.refusal,
             on_block=self.on_block,

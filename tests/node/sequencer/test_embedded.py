@@ -301,36 +301,36 @@ class Refusing(Machine):
 
 def test_a_full_disk_refuses_and_passes(tmp_path: Path) -> None:
     full = StoreFullError("the disk is nearly full; free some")
-    with bench(tmp_path / "s", lambda store: Refusing(store, full)) as made:
-        with made.running() as sequencer:
-            submission = made.net.submission(P01, item(P01, P02, 1))
-            with pytest.raises(NotServingError, match="free some") as refused:
-                result(sequencer.submit(submission))
-            assert refused.value.condition is NodeCondition.DISK_FULL
-            assert sequencer.refusal is refused.value
-            assert result(sequencer.submit(submission)).repeated is False
-            assert sequencer.refusal is None
+    refusing = bench(tmp_path / "s", lambda store: Refusing(store, full))
+    with refusing as made, made.running() as sequencer:
+        submission = made.net.submission(P01, item(P01, P02, 1))
+        with pytest.raises(NotServingError, match="free some") as refused:
+            result(sequencer.submit(submission))
+        assert refused.value.condition is NodeCondition.DISK_FULL
+        assert sequencer.refusal is refused.value
+        assert result(sequencer.submit(submission)).repeated is False
+        assert sequencer.refusal is None
 
 
 def test_a_busy_store_asks_to_come_back(tmp_path: Path) -> None:
     busy = StoreBusyError("a reader did not end")
-    with bench(tmp_path / "s", lambda store: Refusing(store, busy)) as made:
-        with made.running() as sequencer:
-            submission = made.net.submission(P01, item(P01, P02, 1))
-            with pytest.raises(BusyError):
-                result(sequencer.submit(submission))
-            assert result(sequencer.submit(submission)).code is RejectCode.OK
+    refusing = bench(tmp_path / "s", lambda store: Refusing(store, busy))
+    with refusing as made, made.running() as sequencer:
+        submission = made.net.submission(P01, item(P01, P02, 1))
+        with pytest.raises(BusyError):
+            result(sequencer.submit(submission))
+        assert result(sequencer.submit(submission)).code is RejectCode.OK
 
 
 def test_a_failed_disk_halts_and_leaves_the_outcome_open(tmp_path: Path) -> None:
     failed = StoreFailedError("fsync failed")
-    with bench(tmp_path / "s", lambda store: Refusing(store, failed)) as made:
-        with made.running() as sequencer:
-            with pytest.raises(OutcomeUnknownError):
-                result(sequencer.submit(made.net.submission(P01, item(P01, P02, 1))))
-            with pytest.raises(NotServingError) as refused:
-                sequencer.submit(made.net.submission(P01, item(P01, P02, 2)))
-            assert refused.value.condition is NodeCondition.HALTED
+    refusing = bench(tmp_path / "s", lambda store: Refusing(store, failed))
+    with refusing as made, made.running() as sequencer:
+        with pytest.raises(OutcomeUnknownError):
+            result(sequencer.submit(made.net.submission(P01, item(P01, P02, 1))))
+        with pytest.raises(NotServingError) as refused:
+            sequencer.submit(made.net.submission(P01, item(P01, P02, 2)))
+        assert refused.value.condition is NodeCondition.HALTED
     assert made.halts == ["StoreFailedError: fsync failed"]
 
 
