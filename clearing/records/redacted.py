@@ -92,6 +92,8 @@ class RedactedSubmission:
                 f"a submission holds 1 to {ITEMS_PER_SUBMISSION_MAX} obligations, got {count}"
             )
         end = HEADER_LAYOUT.width + count * merkle.HASH_BYTES
+        if len(data) < end:
+            raise DecodeError(f"{count} commitments take {end - HEADER_LAYOUT.width} bytes")
         rows = split_records(data[end:], OPENING_LAYOUT.width, head["openings"], "opened items")
         openings = tuple((int.from_bytes(row[:4], "little"), row[4:]) for row in rows)
         floor = -1
