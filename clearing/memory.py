@@ -1,9 +1,10 @@
 """The store contract in memory: for offline replay and for tests.
 
-Lives here: rows in dictionaries with their keys kept in order, and a whole ledger on top of them. May not live here:
-files, and anything the contract (rows.py) does not ask for.
+Lives here: rows in dictionaries with their keys kept in order, and a whole ledger on top of them.
+May not live here: files, and anything the contract (rows.py) does not ask for.
 
-Invariants: the same commits give the same answers as node/store; what does not follow is refused whole.
+Invariants: the same commits give the same answers as node/store; what does not follow is refused
+whole.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ class MemoryRows:
     def scan(
         self, table: Table, prefix: bytes = b"", start: bytes = b""
     ) -> Iterator[tuple[bytes, bytes]]:
-        """Yield (key, value) in key order: keys with `prefix`, not before `start`; of the rows at the call."""
+        """Yield (key, value) in key order: keys with `prefix`, not before `start`.
+
+        Shows the rows of the moment of the call, whatever is written while it is consumed.
+        """
         keys, values = self._keys[table], self._values[table]
         page = []
         for at in range(bisect.bisect_left(keys, max(prefix, start)), len(keys)):
@@ -117,14 +121,18 @@ class MemoryStore(MemoryRows):
         return self._nodes[level, index]
 
     def commit(self, *results: BlockResult) -> None:
-        """Take blocks, consecutive and in order; a result without entries changed nothing and is passed over.
+        """Take blocks, consecutive and in order.
 
-        Raises: InvariantViolation: a block does not follow the one before; that block and later ones are not taken.
+        A result without entries changed nothing and is passed over.
+
+        Raises: InvariantViolation: a block does not follow the one before; that block and later
+        ones are not taken.
         """
         for result in results:
             if not result.entries:
                 continue
-            # Both are refused by the store on disk as well: a gap or a repetition is the caller's defect.
+            # Both are refused by the store on disk as well: a gap or a repetition is the caller's
+            # defect.
             invariant(result.height == self.height + 1, "a block must follow the newest one")
             invariant(result.first_index == self.log_size, "a block's leaves must follow the log")
             self._entries.extend(result.entries)

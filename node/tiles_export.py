@@ -1,11 +1,12 @@
 """The log written as static files that other people's tools can audit (C2SP tlog-tiles).
 
-Lives here: which files go where, in which order, durable before the checkpoint that promises them. May not live here:
-the bytes of tiles (clearing/log/tiles.py), where leaves come from: a View of the store, or anything like it.
+Lives here: which files go where, in which order, durable before the checkpoint that promises them.
+May not live here: the bytes of tiles (clearing/log/tiles.py), where leaves come from: a View of the
+store, or anything like it.
 
     DIR/checkpoint                  the signed note, replaced last
     DIR/tile/..., DIR/tile/entries/...    immutable
-    DIR/NAME.vkey                   the log's public key, for `fsck --public_key=`; NAME is the last part of its name
+    DIR/NAME.vkey                   the log's public key; NAME is the last part of its name
 
 Invariant: whatever DIR/checkpoint promises is complete on disk beside it, also after a power cut.
 """
@@ -47,12 +48,16 @@ def export_tiles(
     *,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> TilesExport:
-    """Bring the tree of files in `directory` to the size of the checkpoint `note`; makes only what is new.
+    """Bring the tree of files in `directory` to the size of the checkpoint `note`.
 
-    key: the log's; it must have signed the note. progress: called with (files written, files to write).
+    Makes only what is new.
 
-    Raises: VerificationError: the note is not signed by `key`, or `nodes` lead to another root; DecodeError: it is no
-    checkpoint. SetupError: the directory holds another log, or a larger tree, or cannot be written.
+    key: the log's; it must have signed the note. progress: called with (files written, files to
+    write).
+
+    Raises: VerificationError: the note is not signed by `key`, or `nodes` lead to another root;
+    DecodeError: it is no checkpoint. SetupError: the directory holds another log, or a larger tree,
+    or cannot be written.
     """
     checkpoint = _verified(note, key)
     if CompactRange.read(checkpoint.size, nodes).root != checkpoint.root:
@@ -70,7 +75,8 @@ def export_tiles(
         _sync(directory, written)
     except OSError as error:
         raise SetupError(
-            f"cannot write {error.filename or directory}: {error.strerror}; check the directory and its rights"
+            f"cannot write {error.filename or directory}: {error.strerror}; check the directory "
+            "and its rights"
         ) from error
     replace_file(vkey_path, f"{key.vkey}\n".encode(), PUBLIC_MODE)
     replace_file(directory / CHECKPOINT_PATH, note, PUBLIC_MODE)
@@ -98,11 +104,13 @@ def _size_before(
         ) from error
     if present.size > checkpoint.size:
         raise SetupError(
-            f"{directory} covers {present.size} leaves already, the checkpoint {checkpoint.size}: use a newer one"
+            f"{directory} covers {present.size} leaves already, the checkpoint {checkpoint.size}: "
+            "use a newer one"
         )
     if CompactRange.read(present.size, nodes).root != present.root:
         raise SetupError(
-            f"{directory} holds another history of this log: keep it as evidence, use a fresh directory"
+            f"{directory} holds another history of this log: keep it as evidence, use a fresh "
+            "directory"
         )
     return present.size
 
@@ -117,7 +125,7 @@ def _write(path: Path, data: bytes) -> Path:
 
 
 def _sync(directory: Path, written: list[Path]) -> None:
-    """Flush the files and every directory on their way, after all were written: one journal commit serves many."""
+    """Flush files and directories after all are written: one commit of a journal serves many."""
     for path in written:
         descriptor = os.open(path, os.O_RDONLY)
         try:

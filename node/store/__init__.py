@@ -16,9 +16,9 @@ Lives here, each module using only those named before it:
 
 Only this package imports lmdb. May not live here: rules, signatures made, sockets.
 
-Invariants: a block is there whole or not at all; a record of the ledger is written once and never replaced; whoever
-was acknowledged after `commit` returned finds the block after kill -9 and power loss; a head goes to disk twice
-before its signature leaves.
+Invariants: a block is there whole or not at all; a record of the ledger is written once and never
+replaced; whoever was acknowledged after `commit` returned finds the block after kill -9 and power
+loss; a head goes to disk twice before its signature leaves.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from node.store.errors import (
     ForkDetectedError,
     RollbackDetectedError,
     StoreBusyError,
+    StoreClosedError,
     StoreCode,
     StoreConflictError,
     StoreDamagedError,
@@ -54,6 +55,7 @@ __all__ = [
     "RollbackDetectedError",
     "Store",
     "StoreBusyError",
+    "StoreClosedError",
     "StoreCode",
     "StoreConflictError",
     "StoreDamagedError",

@@ -1,9 +1,10 @@
 """Single checks that start-up and fsck share: tree, bodies, seals, the node's own records.
 
-Lives here: each check as a generator of findings over one View. May not live here: which checks run when.
+Lives here: each check as a generator of findings over one View. May not live here: which checks run
+when.
 
-A check names the record that is wrong, not those that merely depend on it: a node whose children and parent agree
-with each other is the odd one out; a leaf is, when node and parent agree.
+A check names the record that is wrong, not those that merely depend on it: a node whose children
+and parent agree with each other is the odd one out; a leaf is, when node and parent agree.
 """
 
 from __future__ import annotations
@@ -55,7 +56,10 @@ def table_finding(kind: FindingKind, name: str, what: str) -> Finding:
 
 @dataclass(slots=True)
 class _Subtree:
-    """A complete subtree as stored; `ok` says whether its stored hash agrees with what is directly below it."""
+    """A complete subtree as stored.
+
+    `ok` says whether its stored hash agrees with what is directly below it.
+    """
 
     level: int
     index: int
@@ -68,7 +72,7 @@ class _Subtree:
 
 
 class _TreeWalk:
-    """Visits leaves in order and every subtree as it becomes complete, with a stack of at most 64."""
+    """Visits leaves in order, and every subtree as it becomes complete; its stack is 64 at most."""
 
     def __init__(self, view: View) -> None:
         self.view = view
@@ -128,9 +132,12 @@ class _TreeWalk:
         return parent
 
     def judge(self, *subtrees: _Subtree, agrees_above: bool | None) -> bool:
-        """Report those of `subtrees` that disagree with what is below them; returns whether there were any.
+        """Report those of `subtrees` that disagree with what is below them.
 
-        agrees_above: whether what is above agrees with them; then what is below is at fault. None: unknown.
+        Returns whether there were any.
+
+        agrees_above: whether what is above agrees with them; then what is below is at fault. None:
+        unknown.
         """
         suspects = [subtree for subtree in subtrees if not subtree.ok]
         for subtree in suspects:
@@ -149,7 +156,10 @@ class _TreeWalk:
 def tree_findings(
     view: View, first: int, size: int, root: bytes, progress: Progress = silent
 ) -> list[Finding]:
-    """Check leaves `first` to `size - 1`, every complete subtree that ends among them, and the root of all `size`."""
+    """Return what is wrong with leaves `first` to `size - 1` and the tree above them.
+
+    Every complete subtree that ends among them is checked, and the root of all `size` leaves.
+    """
     walk = _TreeWalk(view)
     for index in range(first, size):
         walk.leaf(index)
@@ -166,7 +176,10 @@ def tree_findings(
     if len(values) == len(peaks):
         found = merkle.CompactRange(size, tuple(values)).root
         if not walk.judge(*peaks, agrees_above=found == root) and found != root:
-            what = f"the subtrees of {size} leaves lead to root {found.hex()}, the newest block has {root.hex()}"
+            what = (
+                f"the subtrees of {size} leaves lead to root {found.hex()}, the newest block has "
+                f"{root.hex()}"
+            )
             walk.findings.append(table_finding(FindingKind.DAMAGED, Database.NODES, what))
     return list(dict.fromkeys(walk.findings))
 
@@ -186,7 +199,8 @@ def may_have_body(leaf: bytes) -> bool:
 def verify_body(leaf: bytes, body: bytes) -> None:
     """Check a whole body against the commitment in its leaf.
 
-    Raises: DecodeError: leaf or body are malformed; VerificationError: the body is not what the leaf commits to.
+    Raises: DecodeError: leaf or body are malformed; VerificationError: the body is not what the
+    leaf commits to.
     """
     kind = leaf_kind(leaf)
     if kind is LeafKind.GENESIS:
@@ -201,7 +215,10 @@ def verify_body(leaf: bytes, body: bytes) -> None:
 
 
 def body_findings(index: int, record: Record, kind: ReplicaKind) -> Iterator[Finding]:
-    """Check what is held of one leaf's body; a witness may hold less, a full replica must hold all."""
+    """Check what is held of one leaf's body.
+
+    A witness may hold less, a full replica must hold all.
+    """
     key = u64(index)
     name = Database.PUBLIC if record.public else Database.BODIES
     try:
@@ -222,7 +239,7 @@ def body_findings(index: int, record: Record, kind: ReplicaKind) -> Iterator[Fin
 
 
 def seal_findings(view: View, height: int, first: int, end: int) -> Iterator[Finding]:
-    """Check that leaves `first` to `end - 1` end in the SEAL of block `height` and that the index points there."""
+    """Check that leaves `first` to `end - 1` end in the SEAL of block `height`, and the index."""
     key = u64(height)
     stored = view.raw(Database.SEALS, key)
     if stored is None:
@@ -238,7 +255,10 @@ def seal_findings(view: View, height: int, first: int, end: int) -> Iterator[Fin
         )
         return
     if (seal.height, seal.first_index) != (height, first):
-        what = f"it seals block {seal.height} from leaf {seal.first_index}, expected {height} from {first}"
+        what = (
+            f"it seals block {seal.height} from leaf {seal.first_index}, expected {height} "
+            f"from {first}"
+        )
         yield altered(Database.LEAVES, u64(end - 1), what)
 
 

@@ -1,11 +1,13 @@
-"""One directory, one LMDB environment, one process: lock, settings, map growth, free space, transactions.
+"""One directory, one LMDB environment, one process.
 
-Lives here: everything that knows how LMDB must be treated. May not live here: what the records mean.
+Lives here: everything that knows how LMDB must be treated: lock, settings, map growth, free space,
+transactions. May not live here: what the records mean.
 
-Invariants: two processes never open one directory; a commit returns after the device has the bytes (sync and
-metasync on, never off); the map is replaced only while no transaction of this process is active; a write that would
-eat into the reserve of free space is refused before anything is written.
-Source: lmdb.h and mdb.c of LMDB 0.9.36; py-lmdb 3.0 documentation and its issues 269, 465, 471, 475.
+Invariants: two processes never open one directory; a commit returns after the device has the bytes
+(sync and metasync on, never off); the map is replaced only while no transaction of this process is
+active; a write that would eat into the reserve of free space is refused before anything is written.
+Source: lmdb.h and mdb.c of LMDB 0.9.36; py-lmdb 3.0 documentation and its issues 269, 465, 471,
+475.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from node.store.errors import (
     Finding,
     FindingKind,
     StoreBusyError,
+    StoreClosedError,
     StoreDamagedError,
     StoreFailedError,
     StoreFullError,
@@ -54,8 +57,10 @@ class StoreSettings:
 
     map_bytes: address space to begin with; costs nothing on a 64-bit machine and grows by itself.
     free_bytes_min: a write that would leave less free space on the disk is refused (STORE_FULL).
-    growth_wait_s: how long a write that needs a larger map waits for open views to end (STORE_BUSY).
-    readers_max: read transactions at one time. readahead: on for sequential work over a store larger than memory.
+    growth_wait_s: how long a write that needs a larger map waits for open views to end
+    (STORE_BUSY).
+    readers_max: read transactions at one time. readahead: on for sequential work over a store
+    larger than memory.
     """
 
     map_bytes: int = 64 << 30
@@ -67,7 +72,10 @@ class StoreSettings:
 
 @dataclass(frozen=True, slots=True)
 class StoreUsage:
-    """How full a store is: bytes of data, of address space, free on its disk; open read transactions; LMDB version."""
+    """How full a store is.
+
+    Bytes of data, of address space, and free on its disk; open read transactions; version of LMDB.
+    """
 
     used_bytes: int
     map_bytes: int
@@ -79,14 +87,15 @@ class StoreUsage:
 class _Gate:
     """Lets read transactions pass, and the growth of the map wait until there is none.
 
-    A thread that is inside already may enter again while growth waits: else it would wait for itself.
+    A thread that is inside already may enter again while growth waits: else it would wait for
+    itself.
     """
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
         self._inside = 0
         self._closing = False
-        self._mine = threading.local()
+        self._by_thread: dict[int, int] = {}
 
     @property
     def inside(self) -> int:
@@ -96,23 +105,29 @@ class _Gate:
     @contextlib.contextmanager
     def passing(self) -> Iterator[None]:
         """Count one read transaction for the time of the `with` block."""
-        depth = getattr(self._mine, "depth", 0)
+        # Kept by hand and not in a threading.local: a view may end in another thread than it began.
+        thread = threading.get_ident()
         with self._condition:
-            while self._closing and not depth:
+            while self._closing and thread not in self._by_thread:
                 self._condition.wait()
             self._inside += 1
-        self._mine.depth = depth + 1
+            self._by_thread[thread] = self._by_thread.get(thread, 0) + 1
         try:
             yield
         finally:
-            self._mine.depth -= 1
             with self._condition:
                 self._inside -= 1
+                self._by_thread[thread] -= 1
+                if not self._by_thread[thread]:
+                    del self._by_thread[thread]
                 self._condition.notify_all()
 
     @contextlib.contextmanager
     def closed(self, wait_s: float) -> Iterator[bool]:
-        """Keep new read transactions out for the time of the `with` block; yields whether all others ended in time."""
+        """Keep new read transactions out for the time of the `with` block.
+
+        Yields whether all others ended in time.
+        """
         with self._condition:
             self._closing = True
             empty = self._condition.wait_for(lambda: not self._inside, timeout=wait_s)
@@ -145,8 +160,9 @@ class Environment:
     def open(cls, directory: Path, settings: StoreSettings, *, create: bool) -> Self:
         """Lock `directory` and open its environment, making both when missing and `create` is set.
 
-        Raises: StoreLockedError: it is open elsewhere. StoreSchemaError: no store, or of another version.
-        StoreDamagedError: the data file is truncated. StoreFailedError: LMDB cannot open it.
+        Raises: StoreLockedError: it is open elsewhere. StoreSchemaError: no store, or of another
+        version. StoreDamagedError: the data file is truncated. StoreFailedError: LMDB cannot open
+        it.
         """
         if create:
             make_private_directory(directory)
@@ -205,30 +221,42 @@ class Environment:
             raise StoreDamagedError([finding]) from error
         if version != tables.SCHEMA_VERSION:
             raise StoreSchemaError(
-                f"{self.directory} has schema version {version}, this program reads {tables.SCHEMA_VERSION}: "
-                "use the program that wrote it, or follow the log into a new directory"
+                f"{self.directory} has schema version {version}, this program reads "
+                f"{tables.SCHEMA_VERSION}: use the program that wrote it, or follow the log into a "
+                "new directory"
             )
 
     def close(self) -> None:
-        """End the environment and give up the lock; views must have ended. A second call does nothing."""
-        with self._writing:
+        """End the environment and give up the lock.
+
+        Waits for views to end, as long as growth would. A second call does nothing.
+        """
+        with self._writing, self._gate.closed(self.settings.growth_wait_s):
             self._env.close()
             if self._lock_descriptor >= 0:
                 os.close(self._lock_descriptor)
                 self._lock_descriptor = -1
 
+    def _check_open(self) -> None:
+        if self._lock_descriptor < 0:
+            raise StoreClosedError(f"the store in {self.directory} is closed: the node is stopping")
+
     @contextlib.contextmanager
     def reading(self) -> Iterator[lmdb.Transaction[bytes]]:
         """Give a read transaction for the time of the `with` block.
 
-        Raises: StoreBusyError: too many at once. StoreDamagedError: LMDB finds a page that makes no sense.
+        Raises: StoreClosedError. StoreBusyError: too many at once. StoreDamagedError: LMDB finds a
+        page that makes no sense.
         """
         try:
-            with self._gate.passing(), self._env.begin() as txn:
-                yield txn
+            with self._gate.passing():
+                self._check_open()
+                with self._env.begin() as txn:
+                    yield txn
         except lmdb.ReadersFullError as error:
             raise StoreBusyError(
-                f"more than {self.settings.readers_max} reads at once: try again, or raise readers_max"
+                f"more than {self.settings.readers_max} reads at once: try again, or raise "
+                "readers_max"
             ) from error
         except lmdb.Error as error:
             raise StoreDamagedError(
@@ -238,21 +266,23 @@ class Environment:
     def write(self, size_bytes: int, work: Callable[[lmdb.Transaction[bytes]], T]) -> T:
         """Run `work` in one write transaction and return what it returned once that is durable.
 
-        `size_bytes` is about how many bytes of records `work` writes. `work` may run twice: with a full map its
-        transaction is undone, the map grown, and `work` run again. What it raises undoes the transaction.
+        `size_bytes` is about how many bytes of records `work` writes. `work` may run twice: with a
+        full map its transaction is undone, the map grown, and `work` run again. What it raises
+        undoes the transaction.
 
-        Raises: StoreFullError, StoreBusyError: nothing was written. StoreFailedError: LMDB or the disk failed;
-        every later write is refused.
+        Raises: StoreClosedError, StoreFullError, StoreBusyError: nothing was written.
+        StoreFailedError: LMDB or the disk failed; every later write is refused.
         """
         with self._writing:
+            self._check_open()
             if self._failed is not None:
                 raise StoreFailedError(
                     f"the store failed before ({self._failed}): restart the node"
                 )
             needed_bytes = 2 * size_bytes + _TRANSACTION_OVERHEAD_BYTES
             self._check_free_space(needed_bytes)
-            self._grow_early()
             try:
+                self._grow_early()
                 try:
                     result = self._transact(work)
                 except lmdb.MapFullError:
@@ -275,8 +305,8 @@ class Environment:
         reserve = self.settings.free_bytes_min
         if free - needed_bytes < reserve:
             raise StoreFullError(
-                f"the disk of {self.directory} has {free} bytes free and {reserve} stay in reserve: "
-                "nothing was written; free space or move the store to a larger disk"
+                f"the disk of {self.directory} has {free} bytes free and {reserve} stay in "
+                "reserve: nothing was written; free space or move the store to a larger disk"
             )
 
     def _free_bytes(self) -> int:
@@ -287,7 +317,7 @@ class Environment:
         return int((self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"])
 
     def _grow_early(self) -> None:
-        """Grow a map that is three quarters full when nobody reads just now, so that no one ever waits for it."""
+        """Grow a map that is three quarters full while nobody reads, lest a write must wait."""
         if 4 * self._used_bytes() < 3 * self._env.info()["map_size"]:
             return
         with contextlib.suppress(StoreBusyError):
@@ -297,15 +327,16 @@ class Environment:
         with self._gate.closed(wait_s) as empty:
             if not empty:
                 raise StoreBusyError(
-                    f"the store must grow and {self._gate.inside} views stayed open for {wait_s} s: "
-                    "nothing was written; try again, and end long reads"
+                    f"the store must grow and {self._gate.inside} views stayed open for "
+                    f"{wait_s} s: nothing was written; try again, and end long reads"
                 )
             map_bytes = self._env.info()["map_size"]
             self._env.set_mapsize(2 * map_bytes + needed_bytes)
 
     def database_names(self) -> list[str]:
-        """Return the names of all sub-databases of the data file, also of those that are not ours."""
-        return [bytes(name).decode(errors="backslashreplace") for name in self._env.dbs()]
+        """Return the names of all sub-databases in the data file, those not ours included."""
+        with self.reading():
+            return [bytes(name).decode(errors="backslashreplace") for name in self._env.dbs()]
 
     def check_readers(self) -> int:
         """Free the reader slots of processes that died; returns how many."""
@@ -317,44 +348,59 @@ class Environment:
             self.check_readers()
 
     def usage(self) -> StoreUsage:
-        """Return how full the store is."""
-        info = self._env.info()
-        return StoreUsage(
-            used_bytes=self._used_bytes(),
-            map_bytes=info["map_size"],
-            free_bytes=self._free_bytes(),
-            readers=self._gate.inside,
-            lmdb_version=".".join(map(str, self._env.lib_version())),
-        )
+        """Return how full the store is.
+
+        Raises: StoreClosedError.
+        """
+        readers = self._gate.inside
+        # LMDB reads its meta page for this, which must not move just then.
+        with self._gate.passing():
+            self._check_open()
+            return StoreUsage(
+                used_bytes=self._used_bytes(),
+                map_bytes=self._env.info()["map_size"],
+                free_bytes=self._free_bytes(),
+                readers=readers,
+                lmdb_version=".".join(map(str, self._env.lib_version())),
+            )
 
     def copy(self, directory: Path) -> None:
-        """Write a compacted, consistent copy of the data file into `directory`, which is made; writing goes on.
+        """Write a compacted, consistent copy of the data file into `directory`, which is made.
+
+        Writing goes on.
 
         Raises: StoreFailedError: the copy could not be written.
         """
         make_private_directory(directory)
         try:
             with self._gate.passing():
+                self._check_open()
                 self._env.copy(str(directory), compact=True)
         except lmdb.Error as error:
             raise StoreFailedError(f"cannot copy the store to {directory}: {error}") from error
 
 
 def lock_directory(directory: Path) -> int:
-    """Take the exclusive lock of a store's directory and return its descriptor; closing it gives the lock up.
+    """Take the exclusive lock of a store's directory and return its descriptor.
 
-    The kernel drops the lock with the process, however it dies.
-    Raises: StoreLockedError: somebody holds it.
+    Closing it gives the lock up. The kernel drops the lock with the process, however it dies.
+    Raises: StoreLockedError: somebody holds it. StoreFailedError: the lock's file cannot be opened.
     """
     path = directory / LOCK_FILE
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreFailedError(
+            f"cannot open {path}: {error.strerror}; check the directory and its rights"
+        ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         holder = os.pread(descriptor, 32, 0).decode("ascii", errors="replace").strip()
         os.close(descriptor)
         raise StoreLockedError(
-            f"{directory} is open in process {holder or 'unknown'}: stop that one first, or use its own commands"
+            f"{directory} is open in process {holder or 'unknown'}: stop that one first, or use "
+            "its own commands"
         ) from error
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

@@ -20,6 +20,7 @@ class StoreCode(enum.StrEnum):
     STORE_SCHEMA = "STORE_SCHEMA"
     STORE_FULL = "STORE_FULL"
     STORE_BUSY = "STORE_BUSY"
+    STORE_CLOSED = "STORE_CLOSED"
     STORE_CONFLICT = "STORE_CONFLICT"
     STORE_FAILED = "STORE_FAILED"
     STORE_DAMAGED = "STORE_DAMAGED"
@@ -38,7 +39,10 @@ class StoreError(ClearingError):
 
 
 class StoreLockedError(StoreError):
-    """Another process, or another Store of this process, has the directory open; nothing was touched."""
+    """Another process, or another Store of this process, has the directory open.
+
+    Nothing was touched.
+    """
 
     code = StoreCode.STORE_LOCKED
 
@@ -50,19 +54,34 @@ class StoreSchemaError(StoreError):
 
 
 class StoreFullError(StoreError):
-    """Writing would leave less free space than the reserve; nothing was written, reading goes on."""
+    """Writing would leave less free space than the reserve.
+
+    Nothing was written, reading goes on.
+    """
 
     code = StoreCode.STORE_FULL
 
 
 class StoreBusyError(StoreError):
-    """The map must grow and a reader did not end in time; nothing was written, the same write may be tried again."""
+    """The map must grow and a reader did not end in time.
+
+    Nothing was written, the same write may be tried again.
+    """
 
     code = StoreCode.STORE_BUSY
 
 
+class StoreClosedError(StoreError):
+    """The store was closed: the node is stopping."""
+
+    code = StoreCode.STORE_CLOSED
+
+
 class StoreConflictError(StoreError):
-    """What is to be written does not follow from what is there, or would replace a record; nothing was written."""
+    """What is to be written does not follow from what is there, or would replace a record.
+
+    Nothing was written.
+    """
 
     code = StoreCode.STORE_CONFLICT
     fatal = True
@@ -71,8 +90,9 @@ class StoreConflictError(StoreError):
 class StoreFailedError(StoreError):
     """LMDB or the disk failed in a write: whether it is durable is unknown.
 
-    The node stops, acknowledges nothing more, and checks its store at the next start. The write is not tried
-    again: after a failed fsync the kernel may have dropped the pages. Source: TigerBeetle docs, "fsyncgate".
+    The node stops, acknowledges nothing more, and checks its store at the next start. The write is
+    not tried again: after a failed fsync the kernel may have dropped the pages.
+    Source: TigerBeetle docs, "fsyncgate".
     """
 
     code = StoreCode.STORE_FAILED
@@ -82,14 +102,15 @@ class StoreFailedError(StoreError):
 class RollbackDetectedError(StoreError):
     """The database is older than a head this node has signed, or a smaller head was to be signed.
 
-    The node signs nothing until its log has caught up, from its peers, with the head it once signed.
+    The node signs nothing until its log has caught up, from its peers, with the head it once
+    signed.
     """
 
     code = StoreCode.ROLLBACK_DETECTED
 
 
 class ForkDetectedError(StoreError):
-    """A head was to be signed whose root differs from what was signed, or is stored, at that size."""
+    """A head was to be signed with another root than was signed, or is stored, at its size."""
 
     code = StoreCode.FORK_DETECTED
     fatal = True
@@ -109,8 +130,8 @@ class FindingKind(enum.StrEnum):
 class Finding:
     """One thing that a check found.
 
-    table: name of the table, or of the file. key: the record's key in words, "" for a whole table. what: one
-    sentence. NOT_CHECKED names what could not be judged and is no damage.
+    table: name of the table, or of the file. key: the record's key in words, "" for a whole table.
+    what: one sentence. NOT_CHECKED names what could not be judged and is no damage.
     """
 
     kind: FindingKind
@@ -140,5 +161,6 @@ class StoreDamagedError(StoreError):
         self.findings = tuple(findings)
         more = f" (and {len(self.findings) - 1} more)" if len(self.findings) > 1 else ""
         super().__init__(
-            f"{self.findings[0]}{more}; run `clearing audit fsck`, then rebuild or restore this node from its peers"
+            f"{self.findings[0]}{more}; run `clearing audit fsck`, then rebuild or restore this "
+            "node from its peers"
         )

@@ -6,9 +6,11 @@ In order, each stage naming table and key of what is altered, missing or surplus
     file           pages, B-trees and free list, with LMDB's own offline verifier
     log            leaf -> node -> root, every complete subtree; seal index; number of records
     bodies         body -> commitment in its leaf; nothing kept for a leaf that has none
-    state          every block applied again from genesis: leaves and bodies as they result, every row of every table
-    own records    tip, counts, heads and their file, checkpoints and cosignatures: guards, roots, signatures
-What cannot be judged is reported too, as NOT_CHECKED: bodies withheld from a witness, signatures without a policy.
+    state          every block applied again from genesis: leaves, bodies, every row of every table
+    own records    tip, counts, heads and their file, checkpoints, cosignatures: guards, roots, and
+                   signatures
+What cannot be judged is reported too, as NOT_CHECKED: bodies withheld from a witness, signatures
+without a policy.
 """
 
 from __future__ import annotations
@@ -41,10 +43,13 @@ _BY_INDEX = (Database.LEAVES, Database.BODIES, Database.PUBLIC, Database.REDACTE
 def check_directory(
     directory: Path, policy: Policy | None = None, progress: Progress = silent
 ) -> list[Finding]:
-    """Check the store in `directory`, which no process has open; the pages first, so that LMDB never maps broken ones.
+    """Check the store in `directory`, which no process has open.
+
+    The pages come first, so that LMDB never maps broken ones.
 
     policy: whose signatures checkpoints must carry; without one they are reported as not checked.
-    Returns: the findings, damage and NOT_CHECKED, in the order of the stages; of a broken file only those of its pages.
+    Returns: the findings, damage and NOT_CHECKED, in the order of the stages; of a broken file only
+    those of its pages.
 
     Raises: StoreLockedError: a node runs on it. StoreSchemaError: no store, or of another version.
     """
@@ -72,7 +77,10 @@ def check_directory(
 def check_store(
     store: Store, policy: Policy | None = None, progress: Progress = silent
 ) -> list[Finding]:
-    """Check an open store at its newest block; see the module's docstring. Its view stays open all the while."""
+    """Check an open store at its newest block.
+
+    See the module's docstring. Its view stays open all the while.
+    """
     what = "the store has no such table"
     findings = [
         table_finding(FindingKind.SURPLUS, name, what)
@@ -167,7 +175,10 @@ def _held_twice(view: View) -> Iterator[Finding]:
 def _state_findings(
     view: View, tip: Tip, before: Iterable[Finding], progress: Progress
 ) -> Iterator[Finding]:
-    """Apply every block again and compare; not where leaves or bodies are damaged: it would blame the innocent."""
+    """Apply every block again and compare.
+
+    Not where leaves or bodies are damaged: it would blame the innocent.
+    """
     if tip.kind is ReplicaKind.WITNESS:
         what = "a witness keeps no state: it cannot apply what is withheld from it"
         yield table_finding(FindingKind.NOT_CHECKED, "state", what)
@@ -194,7 +205,7 @@ def _state_findings(
 
 
 def _entry_findings(block: StoredBlock, entries: Sequence[Entry]) -> Iterator[Finding]:
-    """Compare the leaves and bodies of a block with those that applying it gives; the first difference."""
+    """Yield the first difference between a block as stored and as applying it again gives it."""
     stored = [entry_of(record) for record in block.records]
     for index, (found, expected) in enumerate(
         itertools.zip_longest(stored, entries), block.first_index
@@ -205,7 +216,10 @@ def _entry_findings(block: StoredBlock, entries: Sequence[Entry]) -> Iterator[Fi
         kept_in = Database.LEAVES
         if found and expected and (found.leaf, found.body) == (expected.leaf, expected.body):
             kept_in = Database.PUBLIC if found.public else Database.BODIES
-            what = "the body is kept with those that others may see, or away from them, against the rules"
+            what = (
+                "the body is kept with those that others may see, or away from them, against "
+                "the rules"
+            )
         yield altered(kept_in, u64(index), what)
         return
 
@@ -258,7 +272,10 @@ def _guard_findings(name: Name, key: bytes, value: bytes) -> Iterator[Finding]:
 
 @dataclass(frozen=True, slots=True)
 class _Judge:
-    """What the node's own records are compared with; with `roots_known` unset the log's own roots say nothing."""
+    """What the node's own records are compared with.
+
+    With `roots_known` unset the log's own roots say nothing.
+    """
 
     view: View
     size: int
@@ -283,7 +300,7 @@ class _Judge:
             self.policy.check(note)
 
     def check_line(self, line: Signature, size: int) -> None:
-        """Raise ClearingError unless a cosignature verifies over this log's checkpoint of that size."""
+        """Raise ClearingError unless a line verifies over this log's checkpoint of that size."""
         if self.policy is None or not self.roots_known:
             return
         text = Checkpoint(self.policy.logs[0].key.name, size, self.view.root(size)).text
@@ -317,7 +334,10 @@ def _head_findings(judge: _Judge, directory: Path) -> Iterator[Finding]:
     for name, signed in (in_file or {}).items():
         known = in_database.get(name, Head(0, b""))
         if known is not None and known.size < signed.size:
-            what = f"ROLLBACK_DETECTED: {name} has signed {signed.size} leaves, the database is older than that"
+            what = (
+                f"ROLLBACK_DETECTED: {name} has signed {signed.size} leaves, the database is older "
+                "than that"
+            )
             yield table_finding(FindingKind.DAMAGED, heads.HEADS_FILE, what)
 
 

@@ -1,9 +1,11 @@
 """The signed heads' second copy: a small file beside the database.
 
-Lives here: its bytes, reading and replacing it. May not live here: what follows from a difference (store, startup).
+Lives here: its bytes, reading and replacing it. May not live here: what follows from a difference
+(store, startup).
 
-A database can be put back to an older day by a restored backup; this file then still says what was signed. It is
-replaced as a whole, flushed, after the database has the head and before the signature leaves.
+A database can be put back to an older day by a restored backup; this file then still says what was
+signed. It is replaced as a whole, flushed, after the database has the head and before the signature
+leaves.
 
     clearing signed heads v1
     <size> <root in hex> <name>

@@ -1,9 +1,11 @@
 """Indices and state dropped and made anew from leaves and bodies.
 
-Lives here: rebuild. May not live here: checks of signatures; repair of leaves or bodies, which only a peer has.
+Lives here: rebuild. May not live here: checks of signatures; repair of leaves or bodies, which only
+a peer has.
 
-The log is the truth: nodes and seal index follow from the leaves alone, the state's rows from applying the blocks
-again. All of it is written in one transaction: a crash leaves the store as it was.
+The log is the truth: nodes and seal index follow from the leaves alone, the state's rows from
+applying the blocks again. All of it is written in one transaction: a crash leaves the store as it
+was.
 """
 
 from __future__ import annotations
@@ -27,13 +29,15 @@ _ROW_BYTES = 64
 
 
 def rebuild(store: Store, kind: ReplicaKind, progress: Progress = silent) -> Tip:
-    """Drop and rebuild nodes, seal index, tip and, of a full replica, every table of the state; returns the tip.
+    """Drop and rebuild nodes, seal index, tip and, of a full replica, every table of the state.
 
-    kind: what this node is, since its own record of that may be among what is lost. Afterwards run fsck: it compares
-    with checkpoints. Memory: the rows of the whole state.
+    Returns the tip.
 
-    Raises: StoreDamagedError: leaves or bodies are damaged, or lead to another root than a head this node has
-    signed; nothing was written. Otherwise as Store.commit.
+    kind: what this node is, since its own record of that may be among what is lost. Afterwards run
+    fsck: it compares with checkpoints. Memory: the rows of the whole state.
+
+    Raises: StoreDamagedError: leaves or bodies are damaged, or lead to another root than a head
+    this node has signed; nothing was written. Otherwise as Store.commit.
     """
     with store.snapshot() as view:
         leaves = view.count(Database.LEAVES)
@@ -106,11 +110,17 @@ def _read_leaf(view: View, index: int) -> tuple[bytes, SealLeaf | None]:
 
 
 def _check_signed(view: View, tip: Tip, signed: dict[str, Head]) -> None:
-    """Refuse to build on leaves that this node has signed otherwise; an older database is start-up's business."""
+    """Refuse to build on leaves that this node has signed otherwise.
+
+    An older database is start-up's business.
+    """
     for name, head in signed.items():
         if head.size > tip.log_size:
             continue
         if view.root(head.size) != head.root:
-            what = f"{head.size} leaves lead to another root than {name} has signed: restore them from a peer"
+            what = (
+                f"{head.size} leaves lead to another root than {name} has signed: restore them "
+                "from a peer"
+            )
             finding = checks.table_finding(FindingKind.DAMAGED, Database.LEAVES, what)
             raise StoreDamagedError([finding])

@@ -1,6 +1,7 @@
 """The ledger applied anew from what the store holds, block by block.
 
-Lives here: cutting the log into blocks at its SEAL leaves, and the replay that fsck compares with and rebuild writes.
+Lives here: cutting the log into blocks at its SEAL leaves, and the replay that fsck compares with
+and rebuild writes.
 May not live here: comparison, writing.
 
 Only leaves and bodies are read; indices, nodes and rows may be missing or wrong.
@@ -33,7 +34,7 @@ class ReplayError(ClearingError):
 
 @dataclass(frozen=True, slots=True)
 class StoredBlock:
-    """One block as its leaves say: height by counting SEALs, first leaf, and what is held of every leaf."""
+    """One block as the leaves say: height by counting SEALs, first leaf, all its records."""
 
     height: int
     first_index: int
@@ -46,7 +47,9 @@ class StoredBlock:
 
 
 def stored_blocks(view: View, size: int) -> Iterator[StoredBlock]:
-    """Yield the blocks of the first `size` leaves, cut at SEAL leaves; leaves after the last SEAL are left out.
+    """Yield the blocks of the first `size` leaves, cut at SEAL leaves.
+
+    Leaves after the last SEAL are left out.
 
     Raises: ReplayError: a leaf is missing, or is none of ours.
     """
@@ -64,7 +67,7 @@ def stored_blocks(view: View, size: int) -> Iterator[StoredBlock]:
 
 
 class _Replayed(MemoryRows):
-    """Rows made anew over the store's own leaves and bodies, which need no second copy in memory."""
+    """Rows made anew, over the store's own leaves and bodies: those need no second copy."""
 
     def __init__(self, view: View) -> None:
         super().__init__()
@@ -80,7 +83,10 @@ class _Replayed(MemoryRows):
 
 
 class Replay:
-    """Applies the blocks of the first `size` leaves; `rows` are those of the blocks applied so far."""
+    """Applies the blocks of the first `size` leaves.
+
+    `rows` are those of the blocks applied so far.
+    """
 
     def __init__(self, view: View, size: int) -> None:
         """Start before genesis."""
@@ -92,7 +98,8 @@ class Replay:
     def run(self, progress: Progress = silent) -> Iterator[tuple[StoredBlock, BlockResult]]:
         """Yield every block with what applying it gives; its rows are in `rows` by then.
 
-        Raises: ReplayError: a block cannot be applied: a leaf or body is missing, malformed or out of order.
+        Raises: ReplayError: a block cannot be applied: a leaf or body is missing, malformed or out
+        of order.
         """
         for block in stored_blocks(self._view, self._size):
             try:

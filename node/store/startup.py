@@ -2,10 +2,11 @@
 
 Lives here: opening a store with its checks. May not live here: the full re-derivation (fsck.py).
 
-Checked: the file holds every page it counts; schema; the tip's guard; the number of records of every table; the last
-leaves hash to their nodes, their subtrees to the root of the newest block; its SEAL leaf, seal index and bodies; the
-bodies of open submissions, from which the open book is loaded; the signed heads against the file beside the database
-and against the log. Cost: a few thousand hashes and two for each open item, whatever the log's size.
+Checked: the file holds every page it counts; schema; the tip's guard; the number of records of
+every table; the last leaves hash to their nodes, their subtrees to the root of the newest block;
+its SEAL leaf, seal index and bodies; the bodies of open submissions, from which the open book is
+loaded; the signed heads against the file beside the database and against the log. Cost: a few
+thousand hashes and two for each open item, whatever the log's size.
 """
 
 from __future__ import annotations
@@ -43,11 +44,11 @@ def open_checked(
 ) -> Store:
     """Open the store in `directory` and check its tail.
 
-    allow_rollback: for a replica that will catch up from its peers: the store opens although the database is older
-    than the heads it signed; `record_head` refuses until the log has caught up.
+    allow_rollback: for a replica that will catch up from its peers: the store opens although the
+    database is older than the heads it signed; `record_head` refuses until the log has caught up.
 
-    Raises: StoreDamagedError: with the findings; RollbackDetectedError: the database is older than a signed head;
-    otherwise as Store.open.
+    Raises: StoreDamagedError: with the findings; RollbackDetectedError: the database is older than
+    a signed head; otherwise as Store.open.
     """
     store = Store.open(directory, settings, create=create)
     try:
@@ -72,7 +73,10 @@ def check_tail(store: Store, tail_leaves: int = TAIL_LEAVES) -> None:
 
 
 def tail_findings(view: View, tail_leaves: int = TAIL_LEAVES) -> Iterator[Finding]:
-    """Yield what is wrong with the newest part of a store; the module's docstring says what is checked."""
+    """Yield what is wrong with the newest part of a store.
+
+    The module's docstring says what is checked.
+    """
     tip, findings = checks.read_tip(view)
     yield from findings
     if tip is None:
@@ -96,7 +100,8 @@ def tail_findings(view: View, tail_leaves: int = TAIL_LEAVES) -> Iterator[Findin
 def check_rollback(store: Store) -> None:
     """Check that the database is not older than the heads that were signed from it.
 
-    Raises: RollbackDetectedError: it is, or the file that would tell is gone; StoreDamagedError: the file was altered.
+    Raises: RollbackDetectedError: it is, or the file that would tell is gone; StoreDamagedError:
+    the file was altered.
     """
     try:
         in_file = heads.read_heads(store.directory)
@@ -107,8 +112,8 @@ def check_rollback(store: Store) -> None:
         in_database = view.heads()
         if in_file is None and in_database:
             raise RollbackDetectedError(
-                f"{store.directory / heads.HEADS_FILE} is gone although heads were signed: put it back, or make this "
-                "node anew from its peers"
+                f"{store.directory / heads.HEADS_FILE} is gone although heads were signed: put it "
+                "back, or make this node anew from its peers"
             )
         for name, head in (in_file or {}).items():
             _check_head(view, name, head, in_database.get(name))
@@ -119,7 +124,8 @@ def _check_head(view: View, name: str, head: Head, in_database: Head | None) -> 
     if in_database is None or in_database.size < head.size:
         known = in_database.size if in_database else 0
         raise RollbackDetectedError(
-            f"{name} has signed {head.size} leaves, the database knows of {known}: it is older than that; {remedy}"
+            f"{name} has signed {head.size} leaves, the database knows of {known}: it is older "
+            f"than that; {remedy}"
         )
     try:
         root = view.root(head.size)
@@ -129,8 +135,8 @@ def _check_head(view: View, name: str, head: Head, in_database: Head | None) -> 
         ) from error
     if root != head.root:
         raise RollbackDetectedError(
-            f"{name} has signed root {head.root.hex()} at {head.size} leaves, the log here has {root.hex()}: "
-            f"it is another history; {remedy}"
+            f"{name} has signed root {head.root.hex()} at {head.size} leaves, the log here has "
+            f"{root.hex()}: it is another history; {remedy}"
         )
 
 
@@ -143,7 +149,10 @@ def check_state(store: Store, state: State) -> None:
     findings = []
     if tip is not None:
         if state.state_root != tip.state_root:
-            what = f"they lead to state root {state.state_root.hex()}, the newest SEAL has {tip.state_root.hex()}"
+            what = (
+                f"they lead to state root {state.state_root.hex()}, the newest SEAL has "
+                f"{tip.state_root.hex()}"
+            )
             findings.append(checks.table_finding(FindingKind.ALTERED, "positions", what))
         if (state.log.size, state.log.root) != (tip.log_size, tip.log_root):
             what = "it does not describe the log that the newest block left"

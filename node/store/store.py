@@ -1,11 +1,11 @@
 """Everything that is written: blocks, signed heads, checkpoints, cosignatures.
 
-Lives here: Store. May not live here: what LMDB wants (environment.py), reads beyond the two core contracts (view.py),
-checks (startup.py, fsck.py).
+Lives here: Store. May not live here: what LMDB wants (environment.py), reads beyond the two core
+contracts (view.py), checks (startup.py, fsck.py).
 
-Invariants: one block, one transaction: leaves, nodes, bodies, rows, seal index and tip are there together or not at
-all; a ledger record is never replaced: each write of one is checked to have been an insertion; what is refused
-changed nothing.
+Invariants: one block, one transaction: leaves, nodes, bodies, rows, seal index and tip are there
+together or not at all; a ledger record is never replaced: each write of one is checked to have been
+an insertion; what is refused changed nothing.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ _Txn: TypeAlias = "lmdb.Transaction[bytes]"
 class LeafBlock:
     """A sealed block as a witness keeps it: without rows.
 
-    records: all leaves of the block, its SEAL leaf last. nodes: the subtrees that became complete, level 0 included,
-    as merkle.CompactRange.append_many returns them. log_root: the root after the block, which the caller has verified.
+    records: all leaves of the block, its SEAL leaf last. nodes: the subtrees that became complete,
+    level 0 included, as merkle.CompactRange.append_many returns them. log_root: the root after the
+    block, which the caller has verified.
     """
 
     records: tuple[Record, ...]
@@ -48,10 +49,11 @@ class LeafBlock:
 
 
 class Store:
-    """The store of one node: a rows.Reader and a merkle.NodeReader over committed blocks, and their only writer.
+    """The store of one node: a rows.Reader and merkle.NodeReader, and the only writer of blocks.
 
-    Reads may come from any thread. Each call on the store itself is a read transaction of its own; use `snapshot` for
-    several reads at one height. Writes may come from any thread and wait for one another.
+    Reads may come from any thread. Each call on the store itself is a read transaction of its own;
+    use `snapshot` for several reads at one height. Writes may come from any thread and wait for one
+    another.
     """
 
     def __init__(self, environment: Environment) -> None:
@@ -66,9 +68,12 @@ class Store:
     def open(
         cls, directory: Path, settings: StoreSettings | None = None, *, create: bool = True
     ) -> Self:
-        """Open the store in `directory`; no check beyond the file's length and the schema (startup.open_checked).
+        """Open the store in `directory`.
 
-        Raises: StoreLockedError, StoreSchemaError, StoreDamagedError, StoreFailedError: see errors.py.
+        No check beyond the file's length and the schema (startup.open_checked).
+
+        Raises: StoreLockedError, StoreSchemaError, StoreDamagedError, StoreFailedError: see
+        errors.py.
         """
         environment = Environment.open(directory, settings or StoreSettings(), create=create)
         try:
@@ -78,7 +83,10 @@ class Store:
             raise
 
     def close(self) -> None:
-        """Close the store and free its directory; views must have ended. A second call does nothing."""
+        """Close the store and free its directory.
+
+        Waits for views to end, as long as growth would. A second call does nothing.
+        """
         self._environment.close()
 
     def __enter__(self) -> Self:
@@ -104,13 +112,17 @@ class Store:
         return self._environment.usage()
 
     def check_readers(self) -> int:
-        """Free reader slots of processes that died; returns how many. Writes do it once a minute by themselves."""
+        """Free reader slots of processes that died.
+
+        Returns how many. Writes do it once a minute by themselves.
+        """
         return self._environment.check_readers()
 
     def backup(self, directory: Path) -> None:
-        """Write a consistent, compacted copy into `directory`, without the signed heads' file; writing goes on.
+        """Write a consistent, compacted copy into `directory`, without the signed heads' file.
 
-        A node started from it signs nothing until its log has caught up with the heads it once signed.
+        Writing goes on. A node started from it signs nothing until its log has caught up with the
+        heads it once signed.
         Raises: StoreFailedError: the copy could not be written.
         """
         self._environment.copy(directory)
@@ -119,7 +131,10 @@ class Store:
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[View]:
-        """Give a View of the newest committed block for the time of the `with` block; keep it short."""
+        """Give a View of the newest committed block for the time of the `with` block.
+
+        Keep it short.
+        """
         with self._environment.reading() as txn:
             yield View(txn, self._environment.databases)
 
@@ -133,8 +148,8 @@ class Store:
     ) -> Iterator[tuple[bytes, bytes]]:
         """Yield (key, value) in key order: keys with `prefix`, not before `start`.
 
-        Every 1,024 rows are one read transaction, so that a slow consumer pins nothing; rows may come from blocks
-        committed in between. Use a snapshot where that matters.
+        Every 1,024 rows are one read transaction, so that a slow consumer pins nothing; rows may
+        come from blocks committed in between. Use a snapshot where that matters.
         """
         while True:
             page = []
@@ -157,7 +172,7 @@ class Store:
             return view.leaf(index)
 
     def body(self, index: int) -> bytes | None:
-        """Return the whole body of the leaf at `index`, or None where it is withheld or has none."""
+        """Return the whole body of the leaf at `index`, or None: withheld, or it has none."""
         with self.snapshot() as view:
             return view.body(index)
 
@@ -172,11 +187,12 @@ class Store:
     # -- blocks
 
     def commit(self, *results: BlockResult) -> None:
-        """Write blocks of a full replica, consecutive and in order, in one transaction; durable when it returns.
+        """Write blocks of a full replica, consecutive and in order, in one transaction.
 
-        A result without entries changed nothing and is passed over.
-        Raises: StoreConflictError: a block does not follow the one before; StoreFullError, StoreBusyError: nothing was
-        written; StoreFailedError: the node must stop.
+        Durable when it returns. A result without entries changed nothing and is passed over.
+
+        Raises: StoreConflictError: a block does not follow the one before; StoreFullError,
+        StoreBusyError: nothing was written; StoreFailedError: the node must stop.
         """
         self._write_blocks(
             [
@@ -199,10 +215,12 @@ class Store:
         )
 
     def append(self, *blocks: LeafBlock) -> None:
-        """Write sealed blocks of a witness, consecutive and in order, in one transaction; durable when it returns.
+        """Write sealed blocks of a witness, consecutive and in order, in one transaction.
 
-        Caller's duties: the leaves lead to `log_root`, that root is signed by the log, and bodies and redacted bodies
-        match their leaves' commitments.
+        Durable when it returns.
+
+        Caller's duties: the leaves lead to `log_root`, that root is signed by the log, and bodies
+        and redacted bodies match their leaves' commitments.
         Raises: DecodeError: a block's last leaf is no SEAL; otherwise as `commit`.
         """
         tip = self._tip
@@ -248,7 +266,7 @@ class Store:
     # -- signed heads
 
     def signed_head(self, name: str) -> Head | None:
-        """Return the largest head that this node has recorded as signed under `name`, in database or file, or None."""
+        """Return the largest head recorded as signed under `name`, in database or file, or None."""
         with self.snapshot() as view:
             return self._signed_head(view, name)
 
@@ -257,11 +275,12 @@ class Store:
         return max((head for head in known if head), key=lambda head: head.size, default=None)
 
     def record_head(self, name: str, head: Head) -> None:
-        """Record that `head` is about to be signed under the key `name`: durable, twice, when it returns.
+        """Record that `head` is about to be signed by key `name`: durable, twice, when it returns.
 
         Only then may the signature be made. Recording the same head again is allowed.
-        Raises: RollbackDetectedError: a larger head was signed before, or the log here does not reach that one;
-        ForkDetectedError: another root was signed at that size, or the log here has another; else as `commit`.
+        Raises: RollbackDetectedError: a larger head was signed before, or the log here does not
+        reach that one; ForkDetectedError: another root was signed at that size, or the log here has
+        another; else as `commit`.
         """
 
         def work(txn: _Txn) -> None:
@@ -269,7 +288,8 @@ class Store:
             check_head(writer.view, name, self._signed_head(writer.view, name), head)
             writer.put_guarded(Database.HEADS, name.encode(), head.encode(), overwrite=True)
 
-        # The file holds the heads of all names: two threads must not each write it without the other's.
+        # The file holds the heads of all names: two threads must not each write it without the
+        # other's.
         with self._recording:
             self._environment.write(256, work)
             updated = {**(self._file_heads or {}), name: head}
@@ -279,17 +299,19 @@ class Store:
     # -- checkpoints and cosignatures
 
     def add_checkpoint(self, size: int, note: bytes) -> None:
-        """Keep `note` as the final checkpoint of `size` leaves; the same note again changes nothing.
+        """Keep `note` as the final checkpoint of `size` leaves.
 
-        Caller's duty: the note satisfies the policy and its root is that of this log.
+        The same note again changes nothing. Caller's duty: the note satisfies the policy and its
+        root is that of this log.
         Raises: StoreConflictError: another note is kept for that size; else as `commit`.
         """
         self._add_guarded(Database.CHECKPOINTS, u64(size), note)
 
     def add_cosignature(self, size: int, key_id: bytes, name: str, line: bytes) -> None:
-        """Keep a cosigner's signature line for the checkpoint of `size`; a newer line of the same key replaces it.
+        """Keep a cosigner's signature line for the checkpoint of `size`.
 
-        Caller's duty: the line verifies over the checkpoint of that size of this log.
+        A newer line of the same key replaces it. Caller's duty: the line verifies over the
+        checkpoint of that size of this log.
         Raises: as `commit`.
         """
         key = tables.cosignature_key(size, key_id, name)
@@ -301,7 +323,10 @@ class Store:
         self._environment.write(len(line) + 256, work)
 
     def drop_cosignatures(self, below_size: int) -> int:
-        """Forget collected lines for checkpoints below `below_size`, which final notes hold; returns how many."""
+        """Forget collected lines for checkpoints below `below_size`, which final notes hold.
+
+        Returns how many.
+        """
 
         def work(txn: _Txn) -> int:
             writer = Writer(txn, self._environment.databases)
@@ -327,9 +352,10 @@ class Store:
     # -- for rebuild.py
 
     def rewrite(self, size_bytes: int, work: Callable[[Writer], Tip]) -> Tip:
-        """Run `work` with a Writer in one transaction; for rebuilding derived tables, never for new records.
+        """Run `work` with a Writer in one transaction.
 
-        `work` returns the tip it wrote. Raises: as `commit`.
+        For rebuilding derived tables, never for new records. `work` returns the tip it wrote.
+        Raises: as `commit`.
         """
         self._tip = self._environment.write(
             size_bytes, lambda txn: work(Writer(txn, self._environment.databases))
@@ -337,5 +363,5 @@ class Store:
         return self._tip
 
     def database_names(self) -> list[str]:
-        """Return the names of all sub-databases in the data file, also of those that are not ours."""
+        """Return the names of all sub-databases in the data file, those not ours included."""
         return self._environment.database_names()

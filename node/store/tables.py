@@ -1,6 +1,7 @@
-"""Which databases the store has, how their keys are made, and the guarded records of the node's own.
+"""Which databases the store has, how their keys are made, and the node's own records.
 
-Lives here: names, key layouts, key texts for findings, Tip, Head, the guard. May not live here: transactions, checks.
+Lives here: names, key layouts, key texts for findings, Tip, Head, the guard. May not live here:
+transactions, checks.
 
     database        key                            value
     the Tables of clearing.rows: one each, layouts there; rebuilt from leaves and bodies by replay
@@ -8,18 +9,20 @@ Lives here: names, key layouts, key texts for findings, Tip, Head, the guard. Ma
     nodes           post-order position u64        32-byte hash of a complete subtree
     bodies          log index u64                  body that only those concerned may see
     public          log index u64                  body that anyone may see
-    redacted        log index u64                  what a witness holds of another's body (commitments, own openings)
+    redacted        log index u64                  commitments and own openings of another's body
     seals           height u64                     log index u64 of the block's SEAL leaf
-    heads           key name                       guarded Head: the last head signed under that name
+    heads           key name                       guarded Head: the last one signed by that key
     checkpoints     size u64                       guarded note: the final checkpoint of that size
     cosignatures    size u64, key id 4 bytes, key name   guarded signature line
-    store           "schema", "tip", "counts"      guarded: what this directory is and how far it has come
+    store           "schema", "tip", "counts"      guarded: what this is, how far it has come
 
-Invariants: integers are big-endian, so that byte order is numeric order; leaves, nodes, bodies and seals are appended
-and never replaced; a body is in one of `bodies` and `public`; values that nothing else re-derives carry a guard.
+Invariants: integers are big-endian, so that byte order is numeric order; leaves, nodes, bodies and
+seals are appended and never replaced; a body is in one of `bodies` and `public`; values that
+nothing else re-derives carry a guard.
 
-Nodes are keyed by post-order position, the order in which subtrees become complete as leaves are appended: every
-write of a block goes to the right edge, pages stay full, and an append that is not new is refused by LMDB itself.
+Nodes are keyed by post-order position, the order in which subtrees become complete as leaves are
+appended: every write of a block goes to the right edge, pages stay full, and an append that is not
+new is refused by LMDB itself.
 Source: own design; the order is that of Merkle mountain ranges (P. Todd, 2012).
 """
 
@@ -35,7 +38,7 @@ from clearing.errors import DecodeError
 from clearing.rows import Table
 
 SCHEMA_VERSION = 1
-"""Raised when a key layout or a record of this module changes; another version is refused at open."""
+"""Goes up when a key layout or a record of this module changes; others are refused at open."""
 
 GUARD_BYTES = 8
 """Bytes of a guard: against accidents; 64 bits leave one unnoticed alteration in 10^19."""
@@ -103,7 +106,8 @@ class ReplicaKind(enum.IntEnum):
 class Tip:
     """Where the store stands: the newest block and the log with it.
 
-    height and time_ms (since 1970) of the newest block; log_size and log_root after it; state_root of the positions.
+    height and time_ms (since 1970) of the newest block; log_size and log_root after it; state_root
+    of the positions.
     """
 
     kind: ReplicaKind
@@ -189,8 +193,8 @@ def decode_counts(data: bytes) -> dict[Name, int]:
 def guarded(name: Name, key: bytes, payload: bytes) -> bytes:
     """Return `payload` with the guard that binds it to its table and key.
 
-    For records that nothing else re-derives. It finds accidents and careless edits; against a deliberate one stand
-    the signatures inside the records and the file beside the database.
+    For records that nothing else re-derives. It finds accidents and careless edits; against a
+    deliberate one stand the signatures inside the records and the file beside the database.
     """
     return payload + _guard(name, key, payload)
 
@@ -229,8 +233,8 @@ def node_count(size: int) -> int:
 def node_position(level: int, index: int) -> int:
     """Return the post-order position of node (level, index), counted from 0.
 
-    The node becomes complete with its last leaf, after all nodes of the leaves before that one and after its own
-    descendants on that leaf's path.
+    The node becomes complete with its last leaf, after all nodes of the leaves before that one and
+    after its own descendants on that leaf's path.
     """
     last_leaf = ((index + 1) << level) - 1
     return node_count(last_leaf) + level

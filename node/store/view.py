@@ -2,8 +2,8 @@
 
 Lives here: View and Record. May not live here: writes, checks.
 
-A view pins the pages of its height: the file grows while it is open. Hold it for one answer, never across a wait for
-a client; a stream opens a new one a page.
+A view pins the pages of its height: the file grows while it is open. Hold it for one answer, never
+across a wait for a client; a stream opens a new one a page.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ from node.store.tables import Database, Head, Name, Tip, u64
 class Record:
     """One leaf of the log with what this replica holds of its body.
 
-    body: the whole body, b"" where the leaf has none or it is withheld. public: the body may be shown to anyone.
-    redacted: what stands in for a withheld body (commitments and own openings, see node/replication), b"" for none.
+    body: the whole body, b"" where the leaf has none or it is withheld. public: the body may be
+    shown to anyone.
+    redacted: what stands in for a withheld body (commitments and own openings, see
+    node/replication), b"" for none.
     """
 
     leaf: bytes
@@ -69,7 +71,7 @@ class View:
         return leaf
 
     def body(self, index: int) -> bytes | None:
-        """Return the whole body of the leaf at `index`, or None where it is withheld or has none."""
+        """Return the whole body of the leaf at `index`, or None: withheld, or it has none."""
         body = self._at(Database.BODIES, index)
         return body if body is not None else self._at(Database.PUBLIC, index)
 
@@ -192,7 +194,7 @@ class View:
         return tables.number_of(key), self._open_guard(Database.CHECKPOINTS, key, value)
 
     def checkpoint_covering(self, size: int) -> tuple[int, bytes] | None:
-        """Return (size, note) of the smallest final checkpoint of at least `size` leaves, or None."""
+        """Return (size, note) of the smallest final checkpoint that covers `size`, or None."""
         if not _fits(size):
             return None
         for key, value in self.items(Database.CHECKPOINTS, start=u64(size)):
@@ -200,7 +202,7 @@ class View:
         return None
 
     def cosignatures(self, size: int) -> list[bytes]:
-        """Return the signature lines collected for the checkpoint of `size`, in order of key id and name."""
+        """Return the signature lines kept for the checkpoint of `size`, by key id and name."""
         if not _fits(size):
             return []
         return [
@@ -213,7 +215,7 @@ class View:
     def items(
         self, name: Name, prefix: bytes = b"", start: bytes = b""
     ) -> Iterator[tuple[bytes, bytes]]:
-        """Yield (key, value) of any database in key order: keys with `prefix`, not before `start`."""
+        """Yield (key, value) of any database in key order: with `prefix`, not before `start`."""
         with self._txn.cursor(self._databases[name]) as cursor:
             if not cursor.set_range(max(prefix, start)):
                 return

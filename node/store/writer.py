@@ -1,9 +1,11 @@
 """What happens inside one write transaction.
 
-Lives here: Writer, and the checks that a block or head follows from what is there. May not live here: when a
-transaction begins and what its failure means (environment.py), who writes what (store.py).
+Lives here: Writer, and the checks that a block or head follows from what is there. May not live
+here: when a transaction begins and what its failure means (environment.py), who writes what
+(store.py).
 
-Invariant: every insertion is checked to have been one. LMDB answers False, without an exception, where a key exists.
+Invariant: every insertion is checked to have been one. LMDB answers False, without an exception,
+where a key exists.
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ from node.store.view import Record, View
 class Block:
     """What is written for one block, of a full replica or a witness.
 
-    tip: where the store stands after it. records: its leaves and what is held of their bodies. nodes: the subtrees
-    that became complete. rows: the state's changes, in order.
+    tip: where the store stands after it. records: its leaves and what is held of their bodies.
+    nodes: the subtrees that became complete. rows: the state's changes, in order.
     """
 
     tip: Tip
@@ -59,14 +61,16 @@ class Writer:
     def insert(self, name: Name, items: Sequence[tuple[bytes, bytes]]) -> None:
         """Append records behind the last key of a database, in key order.
 
-        Raises: StoreConflictError: a key is not behind the last one; the caller's transaction is undone.
+        Raises: StoreConflictError: a key is not behind the last one; the caller's transaction is
+        undone.
         """
         with self._txn.cursor(self._databases[name]) as cursor:
             _, added = cursor.putmulti(items, overwrite=False, append=True)
         if added != len(items):
             key = tables.key_text(name, items[added][0])
             raise StoreConflictError(
-                f"{name}[{key}] is not a new record behind the last: nothing was written; run `clearing audit fsck`"
+                f"{name}[{key}] is not a new record behind the last: nothing was written; run "
+                "`clearing audit fsck`"
             )
 
     def put(self, name: Name, key: bytes, value: bytes) -> None:
@@ -101,7 +105,7 @@ class Writer:
                 self.put(row.table, row.key, row.value)
 
     def write_block(self, block: Block) -> None:
-        """Write leaves, bodies, nodes, rows and the seal index of one block, which must follow the store's tip.
+        """Write leaves, bodies, nodes, rows and seal index of one block, which must be the next.
 
         Raises: StoreConflictError: it does not, or a record exists.
         """
@@ -118,8 +122,8 @@ class Writer:
         leaves, nodes = self.view.count(Database.LEAVES), self.view.count(Database.NODES)
         if leaves != block.tip.log_size or nodes != tables.node_count(leaves):
             raise StoreConflictError(
-                f"block {block.tip.height} leads to {block.tip.log_size} leaves, the tables to {leaves} leaves and "
-                f"{nodes} nodes: nothing was written; run `clearing audit fsck`"
+                f"block {block.tip.height} leads to {block.tip.log_size} leaves, the tables to "
+                f"{leaves} leaves and {nodes} nodes: nothing was written; run `clearing audit fsck`"
             )
 
     def write_tip(self, tip: Tip) -> None:
@@ -139,13 +143,14 @@ def node_items(nodes: Iterable[Node]) -> list[tuple[bytes, bytes]]:
 def check_follows(tip: Tip | None, block: Block) -> None:
     """Check that a block is the next one after `tip`.
 
-    Raises: StoreConflictError: another height or first leaf, time running backwards, or the other kind of replica.
+    Raises: StoreConflictError: another height or first leaf, time running backwards, or the other
+    kind of replica.
     """
     height, size, time_ms = (tip.height + 1, tip.log_size, tip.time_ms) if tip else (0, 0, 0)
     if block.tip.height != height or block.first_index != size:
         raise StoreConflictError(
-            f"the store goes on with block {height} at leaf {size}, got block {block.tip.height} at leaf "
-            f"{block.first_index}: nothing was written"
+            f"the store goes on with block {height} at leaf {size}, got block {block.tip.height} "
+            f"at leaf {block.first_index}: nothing was written"
         )
     if block.tip.time_ms < time_ms:
         raise StoreConflictError(
@@ -154,7 +159,8 @@ def check_follows(tip: Tip | None, block: Block) -> None:
     # A witness has no rows and a full replica has all: half of them would be neither.
     if tip is not None and tip.kind is not block.tip.kind:
         raise StoreConflictError(
-            f"the store is a {tip.kind.name} replica and the block is of a {block.tip.kind.name} one: nothing was written"
+            f"the store is a {tip.kind.name} replica and the block is of a {block.tip.kind.name} "
+            "one: nothing was written"
         )
 
 
@@ -179,6 +185,6 @@ def check_head(view: View, name: str, signed: Head | None, head: Head) -> None:
             ) from error
         if root != known.root:
             raise ForkDetectedError(
-                f"the log here has root {root.hex()} at {known.size} leaves, {known.root.hex()} was {what} by {name}: "
-                "stop the node and keep both"
+                f"the log here has root {root.hex()} at {known.size} leaves, {known.root.hex()} "
+                f"was {what} by {name}: stop the node and keep both"
             )

@@ -1,4 +1,4 @@
-"""The exported tree is what C2SP tlog-tiles says, grows by new files only, and never mixes histories."""
+"""The exported tree is C2SP tlog-tiles, grows by new files only, and never mixes histories."""
 
 from __future__ import annotations
 

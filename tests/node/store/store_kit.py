@@ -1,6 +1,7 @@
 """What the store's tests share: a small real history, stores filled with it, and ways to alter one.
 
-Nothing here goes around the store but `undone`, which alters records inside a transaction that is then given up.
+Nothing here goes around the store but `undone`, which alters records inside a transaction that is
+then given up.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class DiskNet(Net):
 
 @functools.cache
 def history() -> tuple[BlockResult, ...]:
-    """Every table in use: submissions, affirmations, one cycle netted and settled, one submission left open."""
+    """Nearly every table in use: two cycles, one of them settled, a submission left open."""
     net = Net()
     first = net.submit(P01, item(P01, P02, 5), item(P01, P03, 7, ETH))
     net.affirm(P02, first)

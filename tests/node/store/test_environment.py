@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import resource
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import lmdb
@@ -20,6 +21,7 @@ from clearing.rows import Table
 from node.store import (
     Store,
     StoreBusyError,
+    StoreClosedError,
     StoreCode,
     StoreDamagedError,
     StoreError,
@@ -70,7 +72,10 @@ def write_until_refused(store: Store, kind: type[StoreError]) -> tuple[int, Stor
 
 
 def submit_until_refused(store: Store, kind: type[StoreError]) -> tuple[Tip, StoreError]:
-    """Submit until the store refuses; returns the last block that was acknowledged, and the refusal."""
+    """Submit until the store refuses.
+
+    Returns the last block that was acknowledged, and the refusal.
+    """
     net = DiskNet(store=store)  # type: ignore[arg-type]  # a Net drives any store
     for _ in range(100):
         acknowledged = store.tip
@@ -142,6 +147,57 @@ def test_closing_twice_is_fine_and_frees_the_directory(tmp_path: Path) -> None:
     store.close()
     store.close()
     Store.open(tmp_path, SETTINGS).close()
+
+
+def test_a_closed_store_says_so_and_neither_damaged_nor_failed(tmp_path: Path) -> None:
+    store = fill(tmp_path)
+    store.close()
+    uses: list[Callable[[], object]] = [
+        lambda: store.leaf(0),
+        lambda: store.commit(*history()),
+        store.usage,
+        lambda: store.backup(tmp_path / "copy"),
+        store.database_names,
+    ]
+    for use in uses:
+        with pytest.raises(StoreClosedError, match="is closed"):
+            use()
+
+
+def test_closing_waits_for_a_view_to_end(tmp_path: Path) -> None:
+    store = fill(tmp_path)
+    opened, seen = threading.Event(), []
+
+    def read() -> None:
+        with store.snapshot() as view:
+            opened.set()
+            time.sleep(0.3)
+            seen.append(view.leaf(0))
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    opened.wait()
+    store.close()
+    assert seen == [history()[0].entries[0].leaf]
+    thread.join()
+
+
+def test_a_view_may_end_in_another_thread_than_it_began(tmp_path: Path) -> None:
+    with Store.open(tmp_path, SMALL_MAP) as store:
+        views = contextlib.ExitStack()
+        views.enter_context(store.snapshot())
+        thread = threading.Thread(target=views.close)
+        thread.start()
+        thread.join()
+        assert store.usage().readers == 0
+        for number in range(10):
+            store.add_cosignature(number, b"key1", "filler", filler(number))
+
+
+def test_a_directory_that_cannot_be_locked_is_named(tmp_path: Path) -> None:
+    (tmp_path / LOCK_FILE).mkdir()
+    with pytest.raises(StoreFailedError, match="cannot open"):
+        Store.open(tmp_path, SETTINGS)
 
 
 # -- what is no store of ours
@@ -357,7 +413,8 @@ def test_a_disk_that_is_full_all_the_same_stops_the_writer_and_loses_nothing(
         acknowledged, failed = submit_until_refused(store, StoreFailedError)
         assert "stop the node" in str(failed)
         assert failed.fatal
-        # No second attempt, whatever the disk says later: the node stops and looks at its store anew.
+        # No second attempt, whatever the disk says later: the node stops and looks at its store
+        # anew.
         with pytest.raises(StoreFailedError, match="restart the node"):
             store.add_checkpoint(1, b"note")
         assert store.tip == acknowledged

@@ -1,4 +1,4 @@
-"""Every altered, missing or surplus byte has its name: table and key, and nothing innocent beside it."""
+"""Every altered, missing or surplus byte has its name, and nothing innocent stands beside it."""
 
 from __future__ import annotations
 
@@ -66,7 +66,10 @@ def signed(store: Store) -> None:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """A small database with records in every table; tests alter it in transactions that are given up."""
+    """A small database with records in every table.
+
+    Tests alter it in transactions that are given up.
+    """
     with fill(tmp_path_factory.mktemp("fsck") / "s") as filled:
         signed(filled)
         yield filled
@@ -206,8 +209,8 @@ def test_longer_and_shorter_rows_of_the_state_are_named(store: Store) -> None:
 def test_a_missing_record_of_the_ledger_is_named(store: Store, name: Name) -> None:
     for name_, key, _ in records(store, [name]):
         named = damage_after(store, [(name_, key, None)])
-        # The number of records of the table is wrong too, and says so. Which of two tables a body is missing from
-        # only the rules know, and those are not asked where a body is missing.
+        # The number of records of the table is wrong too, and says so. Which of two tables a body
+        # is missing from only the rules know, and those are not asked where a body is missing.
         table = Database.BODIES if name is Database.PUBLIC else name
         assert named == {place(table, key), (str(name), "")}
 
@@ -349,7 +352,7 @@ def submission_index() -> int:
 
 @pytest.fixture
 def witness(tmp_path: Path) -> Iterator[Store]:
-    """A witness that keeps the first submission redacted, as p02's node does, and no instructions of others."""
+    """A witness that keeps the first submission redacted, as p02's does, and no instruction."""
     held = submission_index()
     blocks = []
     for result in history():

@@ -1,4 +1,4 @@
-"""kill -9 of a real writer at random moments: what was acknowledged is there, and the store opens clean."""
+"""kill -9 of a real writer at random moments: what was acknowledged is there."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ LINES_MAX = 10_000
 
 
 def run_and_kill(directory: Path, chosen: random.Random) -> list[tuple[str, Head]]:
-    """Let a writer work, kill it some time after it told of some block; returns what it acknowledged."""
+    """Let a writer work, kill it some time after it told of some block.
+
+    Returns what it acknowledged.
+    """
     writer = subprocess.Popen(
         [sys.executable, "-m", "tests.node.store.writer_process", str(directory)],
         cwd=REPOSITORY,
@@ -39,7 +42,8 @@ def run_and_kill(directory: Path, chosen: random.Random) -> list[tuple[str, Head
             what, size, root = line.split()
             told.append((what, Head(int(size), bytes.fromhex(root))))
             if len(told) == enough:
-                # A moment later, in the midst of whatever it does then; what it still tells counts too.
+                # A moment later, in the midst of whatever it does then; what it still tells counts
+                # too.
                 killer.start()
         killer.join()
         assert told, writer.stderr.read()
@@ -48,7 +52,7 @@ def run_and_kill(directory: Path, chosen: random.Random) -> list[tuple[str, Head
 
 
 def check_kept(store: Store, told: list[tuple[str, Head]]) -> None:
-    """Check that every acknowledged block is there with its root, and every head that was recorded."""
+    """Check that every acknowledged block is there with its root, and every recorded head."""
     assert store.tip is not None
     with store.snapshot() as view:
         for _, head in told:

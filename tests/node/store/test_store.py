@@ -211,7 +211,7 @@ def test_nodes_that_are_missing_or_exist_already_are_refused(tmp_path: Path) -> 
 
 
 def test_a_ledger_record_is_never_replaced(store: Store) -> None:
-    """A leaf that is there although the tip does not know it: a damaged store, not one to be overwritten."""
+    """A leaf is there that the tip does not know of: damage, and nothing to be overwritten."""
     with store.snapshot() as view:
         before = dump(view)
     last = history()[-1]
