@@ -66,7 +66,10 @@ class Page(Generic[T]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObligationFilter:
-    """Which obligations; None and () do not narrow. participant: is a party; counterparty: is the other party."""
+    """Which obligations; None and () do not narrow.
+
+    participant: is a party; counterparty: is the other party; cycle: holds or settled the item, 0 for none.
+    """
 
     participant: int | None = None
     submission: int | None = None
@@ -134,7 +137,7 @@ def _submissions(reader: Reader, wanted: ObligationFilter, first: int) -> Iterat
             yield wanted.submission
         return
     table, prefix = Table.SUBMISSIONS, b""
-    if wanted.cycle is not None:
+    if wanted.cycle:
         table, prefix = Table.CYCLE_MEMBERS, key_u32(wanted.cycle)
     elif wanted.participant is not None:
         table, prefix = Table.PARTIES, key_u32(wanted.participant)

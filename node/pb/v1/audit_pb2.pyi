@@ -496,7 +496,7 @@ class QueryObligationsRequest(_message.Message):
     asset: _builtins.int
     """Only items in this asset."""
     cycle: _builtins.int
-    """Only items that this cycle took in."""
+    """Only items that this cycle holds or settled; 0 asks for those in none."""
     page_size: _builtins.int
     """Most rows wanted: 0 asks for 1,000, more than 10,000 is read as 10,000."""
     page_token: _builtins.str
