@@ -26,6 +26,7 @@ from clearing.records.leaves import SealLeaf
 from clearing.rows import Table
 from node.store import heads, tables
 from node.store.environment import Environment, StoreSettings, StoreUsage
+from node.store.errors import StoreDamagedError
 from node.store.tables import Database, Head, ReplicaKind, Tip, u64
 from node.store.view import Record, View
 from node.store.writer import Block, Writer, check_follows, check_head
@@ -61,7 +62,10 @@ class Store:
         self._environment = environment
         self._recording = threading.Lock()
         self._file_heads = heads.read_heads(environment.directory)
-        with self.snapshot() as view:
+        self._tip: Tip | None = None
+        # A broken tip is start-up's finding; fsck and rebuild open the store all the same. Nothing
+        # can be written on it: every write of a block reads the tip again.
+        with contextlib.suppress(StoreDamagedError), self.snapshot() as view:
             self._tip = view.tip
 
     @classmethod
@@ -104,7 +108,7 @@ class Store:
 
     @property
     def tip(self) -> Tip | None:
-        """The newest block that is durable, or None in an empty store."""
+        """The newest block that is durable, or None in an empty store or one without a good tip."""
         return self._tip
 
     def usage(self) -> StoreUsage:

@@ -11,10 +11,10 @@ import pytest
 from clearing.rows import Table
 from clearing.state import State
 from node.store import Head, ReplicaKind, Store, StoreDamagedError
-from node.store.fsck import check_store
+from node.store.fsck import check_directory, check_store
 from node.store.rebuild import rebuild
 from node.store.replay import Replay, ReplayError, stored_blocks
-from node.store.startup import check_state, check_tail
+from node.store.startup import check_state, check_tail, open_checked
 from node.store.tables import Database, Name, u64
 from node.store.writer import Writer
 from tests.node.store.store_kit import SETTINGS, dump, fill, history, leaf_block, undone
@@ -132,6 +132,25 @@ def test_leaves_other_than_those_signed_are_not_built_on(tmp_path: Path) -> None
         broken(store, Database.LEAVES, u64(2), leaf[:-1] + bytes([leaf[-1] ^ 1]))
         with pytest.raises(StoreDamagedError, match="cosigner has signed"):
             rebuild(store, ReplicaKind.WITNESS)
+
+
+def test_a_broken_tip_is_found_takes_no_block_and_comes_back(tmp_path: Path) -> None:
+    results = history()
+    with fill(tmp_path, results[:-1]) as store:
+        tip = store.tip
+        broken(store, Database.STORE, b"tip", b"broken")
+        broken(store, Database.STORE, b"counts", None)
+        broken(store, Database.SEALS, u64(1), b"broken")
+    with pytest.raises(StoreDamagedError, match=r"store\[tip\]"):
+        open_checked(tmp_path, SETTINGS)
+    assert ("store", "tip") in {(f.table, f.key) for f in check_directory(tmp_path)}
+    with Store.open(tmp_path, SETTINGS) as store:
+        assert store.tip is None
+        with pytest.raises(StoreDamagedError, match=r"store\[tip\]"):
+            store.commit(results[-1])
+        assert rebuild(store, ReplicaKind.FULL) == tip == store.tip
+        store.commit(results[-1])
+    assert check_directory(tmp_path) == []
 
 
 def test_an_empty_log_has_nothing_to_rebuild_from(tmp_path: Path) -> None:
