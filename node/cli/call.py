@@ -18,9 +18,8 @@ from google.protobuf import json_format
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
-from node.cli.errors import CheckFailedError, CliError, WrongUseError
-from node.cli.session import RUNS, Access, told, with_access
-from node.client.calls import read_failure, typed
+from node.cli.errors import WrongUseError
+from node.cli.session import Access, told_rpc, with_access
 from node.client.session import sync_channel
 from node.pb.v1 import audit_pb2, operator_pb2, participant_pb2, replication_pb2
 
@@ -87,17 +86,9 @@ def call(
         for answer in _answers(channel, found, message, timeout_s):
             _print(answer, one_line=bool(found.server_streaming))
     except grpc.RpcError as error:
-        raise _refused(error) from error
+        raise told_rpc(error) from error
     finally:
         channel.close()
-
-
-def _refused(error: grpc.RpcError) -> CliError:
-    """Return what to tell the user about a failed call: the node's own code and remedy where it gave them."""
-    status, message, fault = read_failure(error)
-    if fault is None:
-        return CheckFailedError(status.name, message or "the call failed", RUNS)
-    return told(typed(fault))
 
 
 def _answers(

@@ -78,9 +78,11 @@ def _show_cycle(
         print_json(cycle_fact(found) | {"assets": assets_fact(assets, names)})
         return
     state = words(CycleState(found.cycle.state).name)
-    title = f"Cycle {found.number}: {state}{', final' if found.final else ''}"
+    final = ", final" if found.final else ""
     console = stdout()
-    console.print(f"[bold]{title}[/], netted {utc(found.cycle.netted_ms)} UTC")
+    console.print(
+        f"[bold]Cycle {found.number}[/] of {utc(found.cycle.netted_ms)} UTC: [bold]{state}{final}[/]"
+    )
     console.print(netting_table(assets, names))
     columns = ("asset", "participant", "net position", "")
     shown = table("Net positions", columns, ("net position",))

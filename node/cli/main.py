@@ -47,6 +47,9 @@ GROUPS: dict[str, Place] = {
     "instruction": Place(
         "node.cli.cycles", "instruction_app", "Settle: evidence, confirm, fail.", _NET
     ),
+    "audit": Place("node.cli.audit", "app", "Check and query the whole ledger.", _PROVE),
+    "tiles": Place("node.cli.proofs", "tiles_app", "The log as static files.", _PROVE),
+    "governance": Place("node.cli.governance", "app", "Change register and parameters.", _OPERATE),
     "node": Place("node.cli.nodes", "app", "Make, run and watch one node.", _OPERATE),
 }
 """Commands with commands of their own: a typer application each."""
@@ -68,6 +71,7 @@ COMMANDS: dict[str, Place] = {
     "obligations": Place("node.cli.obligations", "obligations", "List obligations.", _PARTICIPATE),
     "positions": Place("node.cli.obligations", "positions", "List positions.", _PARTICIPATE),
     "instructions": Place("node.cli.cycles", "instructions", "List settlement instructions.", _NET),
+    "receipt": Place("node.cli.proofs", "receipt", "Take a receipt.", _PROVE),
     "verify": Place("node.cli.offline", "verify", "Check a receipt offline.", _PROVE),
     "doctor": Place("node.cli.nodes", "doctor", "Check a node's files and machine.", _OPERATE),
     "call": Place("node.cli.call", "call", "Call any RPC with JSON.", _OPERATE),

@@ -108,7 +108,11 @@ def _refused_lines(
     ]
     before = f"; {_recorded_before(recorded)}" if recorded else "; nothing of the file is recorded"
     return CheckFailedError(
-        error.reason, f"{error}{before}", error.remedy, rows, error.bad_items or len(rows)
+        error.reason,
+        f"{error.fault.message}{before}",
+        error.remedy,
+        rows,
+        error.bad_items or len(rows),
     )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
+import grpc
 import typer
 
 from clearing.errors import REMEDIES
@@ -27,6 +28,7 @@ from node.client import (
     RejectedError,
     TlsError,
 )
+from node.client.calls import read_failure, typed
 from node.client.session import TIMEOUT_S
 from node.keys import Passphrase, SigningKey
 from node.profile import IdentityDirectory
@@ -85,10 +87,10 @@ def told(error: ClientError) -> CliError:
             for item, code in error.items
         ]
         return CheckFailedError(
-            error.reason, str(error), error.remedy, rows, error.bad_items or len(rows)
+            error.reason, error.fault.message, error.remedy, rows, error.bad_items or len(rows)
         )
     if isinstance(error, CallError):
-        return CheckFailedError(error.reason, str(error), error.remedy)
+        return CheckFailedError(error.reason, error.fault.message, error.remedy)
     if isinstance(error, OutcomeUnknownError):
         return CheckFailedError("OUTCOME_UNKNOWN", str(error), _RESUME)
     if isinstance(error, EvidenceError):
@@ -96,6 +98,14 @@ def told(error: ClientError) -> CliError:
     if isinstance(error, TlsError):
         return CheckFailedError("TLS", str(error), "Check --identity, --endpoint and the clock.")
     return CheckFailedError(type(error).__name__.removesuffix("Error").upper(), str(error), RUNS)
+
+
+def told_rpc(error: grpc.RpcError) -> CliError:
+    """Return what to tell the user about a call that failed below the client."""
+    status, message, fault = read_failure(error)
+    if fault is None:
+        return CheckFailedError(status.name, message or "the call failed", RUNS)
+    return told(typed(fault))
 
 
 def open_access(

@@ -1,0 +1,216 @@
+"""`clearing receipt` and `clearing tiles export`: proofs to take away.
+
+Lives here: the commands. May not live here: verification (offline.py, clearing.receipt), the files of a tiles tree
+(node/tiles_export.py).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clearing.errors import VerificationError
+from clearing.log import merkle
+from clearing.log.keys import VerifierKey
+from node.cli.errors import WrongUseError
+from node.cli.options import AsJson
+from node.cli.render import print_json, progress, stderr, stdout
+from node.cli.session import Access, with_access
+from node.client import Client
+from node.client.memory import Seen
+from node.tiles_export import export_tiles
+
+tiles_app = typer.Typer(
+    help="The log as static files that other people's tools audit.", no_args_is_help=True
+)
+
+
+def parse_receipt_id(text: str) -> tuple[int, int | None]:
+    """Return log index and item (None for a whole leaf) of SUBMISSION or SUBMISSION:ITEM.
+
+    Raises: WrongUseError: anything else.
+    """
+    index, colon, item = text.partition(":")
+    parts = (index, item) if colon else (index,)
+    if not all(one.isascii() and one.isdigit() and len(one) < 20 for one in parts):
+        raise WrongUseError(
+            "BAD_ID",
+            f"{text!r} is no submission or item",
+            "Write SUBMISSION or SUBMISSION:ITEM, such as 17 or 17:0.",
+        )
+    return int(index), int(item) if colon else None
+
+
+@with_access
+def receipt(
+    access: Access,
+    identity: Annotated[
+        str,
+        typer.Argument(
+            metavar="SUBMISSION[:ITEM]", help="Log index of a submission, and an item of it."
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where the receipt goes; standard output if left out."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take a receipt: a file that proves for ever, offline, what was recorded.
+
+    With an item it opens that obligation; without, it proves the submission as a whole. It waits until a quorum has
+    made the record final, and is verified before it is written.
+    """
+    index, item = parse_receipt_id(identity)
+    if as_json and out is None:
+        raise WrongUseError("USAGE", "--json needs --out", "Name the receipt's file.")
+    with access.client() as client:
+        data, proven = client.receipt(index, item)
+    if out is None:
+        sys.stdout.write(data.decode())
+        return
+    out.write_bytes(data)
+    if as_json:
+        print_json(
+            {
+                "submission": index,
+                "item": item,
+                "file": str(out),
+                "bytes": len(data),
+                "final_size": proven.checkpoint.size,
+            }
+        )
+        return
+    policy = access.identity.profile.policy_path
+    console = stdout()
+    console.print(f"[green]written[/] {out}, {len(data):,} bytes", soft_wrap=True)
+    console.print(f"check it with: clearing verify {out} --policy {policy}", soft_wrap=True)
+
+
+@dataclass(frozen=True, slots=True)
+class LogCopy:
+    """A whole log, fetched leaf by leaf and hashed here: what an auditor needs to trust nobody's nodes.
+
+    nodes: (level, index) to hash of every complete subtree. root: of all the leaves.
+    """
+
+    leaves: Sequence[bytes]
+    nodes: Mapping[tuple[int, int], bytes]
+    root: bytes
+
+    def node(self, level: int, index: int) -> bytes:
+        """Return the hash of a complete subtree.
+
+        Raises: VerificationError: the log has none there.
+        """
+        found = self.nodes.get((level, index))
+        if found is None:
+            raise VerificationError(f"the log has no complete subtree {level}/{index}")
+        return found
+
+    def entries(self, start: int, count: int) -> Sequence[bytes]:
+        """Return leaves in order."""
+        return self.leaves[start : start + count]
+
+    @classmethod
+    def fetch(cls, client: Client, size: int, what: str) -> LogCopy:
+        """Fetch and hash the first `size` leaves, with a progress bar called `what`."""
+        leaves: list[bytes] = []
+        nodes: dict[tuple[int, int], bytes] = {}
+        log = merkle.CompactRange()
+        with progress(what, size) as bar:
+            for chunk in _chunks(client.leaves(0, size)):
+                log, made = log.append_many([merkle.leaf_hash(leaf) for leaf in chunk])
+                nodes |= {(level, index): value for level, index, value in made}
+                leaves += chunk
+                bar.advance(bar.task_ids[0], len(chunk))
+        return cls(leaves, nodes, log.root)
+
+
+_CHUNK_LEAVES = 1024
+
+
+def _chunks(leaves: Iterator[bytes]) -> Iterator[list[bytes]]:
+    chunk: list[bytes] = []
+    for leaf in leaves:
+        chunk.append(leaf)
+        if len(chunk) == _CHUNK_LEAVES:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def newest(client: Client) -> Seen:
+    """Return the newest final checkpoint with its note, verified to extend what this client has seen.
+
+    Raises: ClientError: as `Client.checkpoint`; VerificationError: there is none yet.
+    """
+    client.checkpoint()
+    seen = client.memory.seen
+    if seen is None:
+        raise VerificationError("the network has no final checkpoint yet")
+    return seen
+
+
+def log_key(access: Access, client: Client) -> VerifierKey:
+    """Return the log's key as the identity's own policy has it.
+
+    Raises: WrongUseError: the policy lists several logs.
+    """
+    logs = client.memory.policy.logs
+    if len(logs) != 1:
+        raise WrongUseError(
+            "POLICY",
+            f"the policy of {access.name} lists {len(logs)} logs",
+            "Give one with one log.",
+        )
+    return logs[0].key
+
+
+@tiles_app.command("export")
+@with_access
+def export(
+    access: Access,
+    directory: Annotated[
+        Path, typer.Argument(help="Directory of the tree; made, or brought up to date.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Write the log as a C2SP tlog-tiles tree, with its public key beside it, for other people's tools.
+
+    Every leaf is fetched, hashed here, and compared with the newest final checkpoint before a file is written.
+    """
+    with access.client(timeout_s=120) as client:
+        seen = newest(client)
+        copy = LogCopy.fetch(client, seen.checkpoint.size, "fetching leaves")
+        key = log_key(access, client)
+    with progress("writing tiles", 1) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.update(bar.task_ids[0], completed=done, total=total)
+
+        made = export_tiles(directory, seen.note, key, copy, copy, progress=show)
+    facts: dict[str, Any] = {
+        "directory": str(directory),
+        "size": made.size,
+        "size_before": made.size_before,
+        "files": made.files_written,
+        "vkey": str(made.vkey_path),
+        "origin": seen.checkpoint.origin,
+    }
+    if as_json:
+        print_json(facts)
+        return
+    stdout().print(
+        f"[green]written[/] {made.files_written} files for {made.size:,} leaves to {directory}",
+        soft_wrap=True,
+    )
+    stderr().print(
+        f"origin {seen.checkpoint.origin}, public key in {made.vkey_path}", soft_wrap=True
+    )
