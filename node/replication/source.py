@@ -11,6 +11,7 @@ What a node may see follows from the participant that runs it, by name in the re
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -67,13 +68,14 @@ def rights_of(registry: Registry, node: str, kind: NodeKind) -> Rights:
 
 
 class BlockSource:
-    """Reads blocks for followers. Used by one thread at a time, or by several: the cache is a mere help."""
+    """Reads blocks for followers. Safe to call from several threads."""
 
     def __init__(self, store: Store) -> None:
         """Read from `store`, that of a full replica."""
         self._store = store
         self._commitments: OrderedDict[int, bytes] = OrderedDict()
         self._kept_bytes = 0
+        self._keeping = threading.Lock()
 
     def height_after(self, index: int) -> int:
         """Return the height of the block that starts at leaf `index`.
@@ -132,16 +134,19 @@ class BlockSource:
         return RedactedBody(redacted.commitments, redacted.openings)
 
     def _commitments_of(self, index: int, submission: Submission) -> bytes:
-        kept = self._commitments.get(index)
+        with self._keeping:
+            kept = self._commitments.get(index)
         if kept is not None:
             return kept
-        commitments = commitments_of(submission.secret, submission.records)
-        self._commitments[index] = commitments
-        self._kept_bytes += len(commitments)
-        while self._kept_bytes > COMMITMENTS_KEPT_BYTES:
-            _, dropped = self._commitments.popitem(last=False)
-            self._kept_bytes -= len(dropped)
-        return commitments
+        made = commitments_of(submission.secret, submission.records)
+        with self._keeping:
+            if index not in self._commitments:
+                self._commitments[index] = made
+                self._kept_bytes += len(made)
+            while self._kept_bytes > COMMITMENTS_KEPT_BYTES:
+                _, dropped = self._commitments.popitem(last=False)
+                self._kept_bytes -= len(dropped)
+        return made
 
 
 def _size_of(entry: ShownEntry) -> int:

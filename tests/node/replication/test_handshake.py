@@ -156,7 +156,7 @@ def test_notes_that_are_malformed_anothers_or_of_another_log_do_not_count(made: 
     with pytest.raises(VerificationError, match="no witness"):
         rule.report("p99", cosigned(head, FIRST).encode())
     other = dataclasses.replace(head, origin="other.example/log")
-    with pytest.raises(VerificationError, match="other.example"):
+    with pytest.raises(VerificationError, match=r"other\.example"):
         rule.report("first", cosigned(other, FIRST).encode())
     assert waits(rule)
 
