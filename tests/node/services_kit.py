@@ -35,7 +35,8 @@ T = TypeVar("T")
 NETWORK = "clearing.test"
 LEADER = "central-bank"
 GENESIS_MS = 1_700_000_000_000
-SUSPENDED, EXPIRED = "p05", "p06"
+SUSPENDED, EXPIRED, SUSPENDED_REGULATOR = "p05", "p06", "regulator-2"
+"""Who loses the licence when a test calls `retire`."""
 PARTIES: tuple[tuple[str, Role], ...] = (
     (LEADER, Role.CENTRAL_BANK),
     ("ministry", Role.MINISTRY),
@@ -47,6 +48,7 @@ PARTIES: tuple[tuple[str, Role], ...] = (
     (EXPIRED, Role.EXCHANGE),
     ("regulator", Role.REGULATOR),
     ("operator", Role.OPERATOR),
+    (SUSPENDED_REGULATOR, Role.REGULATOR),
 )
 NUMBERS = {name: number for number, (name, _) in enumerate(PARTIES)}
 ASSETS = (
@@ -65,10 +67,10 @@ def _registered(name: str, role: Role, public_key: bytes) -> Participant:
         name=name,
         lei=lei_of(name),
         role=role,
-        status=LicenceStatus.SUSPENDED if name == SUSPENDED else LicenceStatus.ACTIVE,
+        status=LicenceStatus.ACTIVE,
         public_key=public_key,
         licence_no=f"L-{NUMBERS[name]:04d}",
-        licence_expiry_ms=GENESIS_MS + 1 if name == EXPIRED else 0,
+        licence_expiry_ms=0,
     )
 
 
@@ -144,6 +146,29 @@ class OneNode:
     def stop(self) -> None:
         """Stop the node in order."""
         self.run(self.runtime.stop())
+
+    def retire(self) -> None:
+        """Suspend SUSPENDED and SUSPENDED_REGULATOR and let EXPIRED's licence lapse, by the vote of both governors."""
+        changes = [
+            (SUSPENDED, LicenceStatus.SUSPENDED, 0),
+            (SUSPENDED_REGULATOR, LicenceStatus.SUSPENDED, 0),
+            (EXPIRED, LicenceStatus.ACTIVE, GENESIS_MS),
+        ]
+        actions = [
+            Action(
+                ActionKind.SET_LICENCE,
+                {
+                    "participant": NUMBERS[name],
+                    "status": status,
+                    "licence_no": "changed",
+                    "licence_expiry_ms": expiry_ms,
+                },
+            )
+            for name, status, expiry_ms in changes
+        ]
+        with self.client("ministry") as ministry, self.client(LEADER) as central_bank:
+            proposal = ministry.propose(actions)
+            central_bank.approve(proposal.index)
 
     def identity(self, name: str) -> IdentityDirectory:
         """Open a party's identity directory."""
