@@ -22,29 +22,34 @@ ID, DEBTOR, CREDITOR, ASSET, AMOUNT, PRIORITY, IGNORED = range(7)
 
 PRIORITY_MAX: Final = 255
 
-STOPPED, NOT_PLAIN, PARTIES_FULL, ASSETS_FULL = range(4)
-"""Why `scan` returned: it came to `stop`; a reader has to look; a table of names has to grow before it goes on."""
+STOPPED, NOT_PLAIN, NAMES_FULL = range(3)
+"""Why `scan` returned: it came to where it should stop; a reader has to look; the table of names has to grow before it goes on."""
 
-AT, ROW, PARTIES, ASSETS, BEYOND_ASCII = range(5)
-"""Places in `state`: next byte and row, names found, whether a byte above 127 was seen."""
+AT, STOP, ROW, NAMES, BEYOND_ASCII = range(5)
+"""Places in `state`: next byte, where to stop, next row, names found, whether a byte above 127 was seen."""
 
 _LINE_FEED: Final = np.uint8(0x0A)
 _RETURN: Final = np.uint8(0x0D)
 _SPACE: Final = np.uint8(0x20)
-_ZERO: Final = np.uint8(0x30)
-_NINE: Final = np.uint8(0x39)
 _C1_LEAD: Final = np.uint8(0xC2)
 _C1_END: Final = np.uint8(0xA0)
 _HASH_START: Final = np.uint64(0xCBF29CE484222325)
 _HASH_FACTOR: Final = np.uint64(0x100000001B3)
 _HASH_FOLD: Final = np.uint64(29)
+_NONE: Final = np.uint64(0)
+_ONE: Final = np.uint64(1)
+_TWO: Final = np.uint64(2)
+_ZERO: Final = np.uint64(0x30)
+_NINE: Final = np.uint64(9)
 _TEN: Final = np.uint64(10)
 _HALF: Final = np.uint64(32)
 _LOW_HALF: Final = np.uint64(2**32 - 1)
 _TENTH_OF_MAX: Final = np.uint64((2**64 - 1) // 10)
 _PROBES_MAX: Final = 64
-_DIGITS_MAX: Final = 64
-_DIGITS_ONE_LIMB: Final = 19
+_RANK_MAX: Final = np.uint64(PRIORITY_MAX)
+_DIGITS_MAX: Final = np.uint64(64)
+_DIGITS_ONE_LIMB: Final = np.uint64(19)
+_FIELD_BYTES_MAX: Final = np.uint64(FIELD_CHARACTERS_MAX)
 
 _TEXT, _END, _BEYOND, _REFUSED = range(4)
 
@@ -63,7 +68,7 @@ _KIND: Final = _kinds_of_bytes()
 
 
 class Rows(NamedTuple):
-    """The columns that are filled, one entry a row; numbers of parties and assets by first appearance.
+    """The columns that are filled, one entry a row; parties and assets are numbers of `Names`.
 
     id_start, id_bytes: where the id stands in `data`. id_hash: equal for equal ids.
     """
@@ -130,66 +135,42 @@ def grown(names: Names, count: int) -> Names:
 @jit
 def rebuild(names: Names, count: int) -> None:
     """Enter the first `count` names into an empty table of slots."""
-    mask = np.int64(names.slots.shape[0] - 1)
+    mask = np.uint64(names.slots.shape[0] - 1)
     for number in range(count):
-        slot = np.int64(names.hash[number] ^ (names.hash[number] >> _HASH_FOLD)) & mask
+        slot = (names.hash[number] ^ (names.hash[number] >> _HASH_FOLD)) & mask
         while names.slots[slot] != 0:
-            slot = (slot + 1) & mask
+            slot = (slot + _ONE) & mask
         names.slots[slot] = number + 1
 
 
 @jit
-def _number_of(data: Any, start: int, size: int, value: Any, names: Names, count: int) -> Any:
-    """Find a name of `size` bytes, or enter it as number `count`.
-
-    Returns: its number, or -1 after too many collisions.
-    """
-    mask = np.int64(names.slots.shape[0] - 1)
-    slot = np.int64(value ^ (value >> _HASH_FOLD)) & mask
-    for _ in range(_PROBES_MAX):
-        number = np.int64(names.slots[slot]) - 1
-        if number < 0:
-            names.slots[slot] = count + 1
-            names.start[count] = start
-            names.size[count] = size
-            names.hash[count] = value
-            return count
-        same = names.hash[number] == value and names.size[number] == size
-        place = 0
-        while same and place < size:
-            same = data[names.start[number] + place] == data[start + place]
-            place += 1
-        if same:
-            return number
-        slot = (slot + 1) & mask
-    return -1
-
-
-@jit
-def _digits(data: Any, start: int, stop: int) -> tuple[Any, Any, Any]:
-    """Read data[start:stop] as a decimal number. Returns: low and high 64 bits, and whether it is one below 2^128."""
+def _digits(data: Any, start: Any, size: Any) -> tuple[Any, Any, Any]:
+    """Read `size` bytes as a decimal number. Returns: low and high 64 bits, and whether it is one below 2^128."""
     low, high = np.uint64(0), np.uint64(0)
-    good: Any = stop - start <= _DIGITS_MAX
-    if stop - start <= _DIGITS_ONE_LIMB:
-        for place in range(start, stop):
-            digit = data[place]
-            good &= _ZERO <= digit <= _NINE
-            low = low * _TEN + np.uint64(digit - _ZERO)
+    good: Any = size <= _DIGITS_MAX
+    place, stop = start, start + size
+    if size <= _DIGITS_ONE_LIMB:
+        while place < stop:
+            digit = np.uint64(data[place]) - _ZERO
+            good &= digit <= _NINE
+            low = low * _TEN + digit
+            place += _ONE
         return low, high, good
-    for place in range(start, stop):
-        digit = data[place]
-        good &= _ZERO <= digit <= _NINE and high <= _TENTH_OF_MAX
-        bottom = (low & _LOW_HALF) * _TEN + np.uint64(digit - _ZERO)
+    while place < stop:
+        digit = np.uint64(data[place]) - _ZERO
+        good &= digit <= _NINE and high <= _TENTH_OF_MAX
+        bottom = (low & _LOW_HALF) * _TEN + digit
         top = (low >> _HALF) * _TEN + (bottom >> _HALF)
         low = (top << _HALF) | (bottom & _LOW_HALF)
         carried = high * _TEN + (top >> _HALF)
         good &= carried >= high
         high = carried
+        place += _ONE
     return low, high, good
 
 
 @jit
-def _field(data: Any, start: int) -> tuple[int, Any, bool, bool]:
+def _field(data: Any, start: Any) -> tuple[Any, Any, Any, Any]:
     """Find the end of the field at `start`.
 
     Returns: its end, its hash, whether it is text without blanks at its ends, whether it has bytes above 127.
@@ -204,22 +185,22 @@ def _field(data: Any, start: int) -> tuple[int, Any, bool, bool]:
             if kind == _END:
                 break
             # U+0080 to U+009F are control characters of two bytes
-            if kind == _REFUSED or (byte == _C1_LEAD and data[place + 1] < _C1_END):
+            if kind == _REFUSED or (byte == _C1_LEAD and data[place + _ONE] < _C1_END):
                 return place, value, False, beyond
             beyond = True
         value = (value ^ np.uint64(byte)) * _HASH_FACTOR
-        place += 1
-    good = place - start <= FIELD_CHARACTERS_MAX
+        place += _ONE
+    good = place - start <= _FIELD_BYTES_MAX
     if place > start:
-        good &= data[start] != _SPACE and data[place - 1] != _SPACE
+        good &= data[start] != _SPACE and data[place - _ONE] != _SPACE
     return place, value, good, beyond
 
 
 @jit
-def _split(data: Any, place: int, roles: Any, fields: Any, hashes: Any) -> tuple[int, bool]:
-    """Split the row at `place`: fields[role] = (start, end), hashes[role].
+def _split(data: Any, place: Any, roles: Any, fields: Any) -> Any:
+    """Split the row at `place` into fields[role] = (start, bytes, hash).
 
-    Returns: where the next row starts, or -1 where the row is not plain; whether it has bytes above 127.
+    Returns: where the next row starts; whether the row is plain; whether it has bytes above 127.
     """
     above = False
     last = roles.shape[0] - 1
@@ -227,78 +208,104 @@ def _split(data: Any, place: int, roles: Any, fields: Any, hashes: Any) -> tuple
         end, value, good, beyond = _field(data, place)
         role = roles[column]
         fields[role, 0] = place
-        fields[role, 1] = end
-        hashes[role] = value
+        fields[role, 1] = end - place
+        fields[role, 2] = value
         above |= beyond
         if data[end] == _RETURN:
-            end += 1
+            end += _ONE
             good &= data[end] == _LINE_FEED
         if not good or (data[end] == _LINE_FEED) != (column == last):
-            return -1, above
-        place = end + 1
-    return place, above
+            return place, False, above
+        place = end + _ONE
+    return place, True, above
 
 
 @jit
-def scan(
-    data: Any, stop: int, roles: Any, rows: Rows, parties: Names, assets: Names, state: Any
-) -> int:
-    """Read rows from state[AT] until one starts at `stop` or later, and keep them from state[ROW] on.
+def _numbers(data: Any, fields: Any) -> tuple[Any, Any, Any, Any]:
+    """Read amount and priority of a row. Returns: low and high 64 bits, priority, whether both are what they may be."""
+    low, high, good = _digits(data, fields[AMOUNT, 0], fields[AMOUNT, 1])
+    rank, rank_high, good_rank = _digits(data, fields[PRIORITY, 0], fields[PRIORITY, 1])
+    good &= good_rank and low | high != _NONE and rank_high == _NONE and rank <= _RANK_MAX
+    return low, high, rank, good
 
-    data: uint8[], ends with a line feed. roles: int64[], what each column holds. state: int64[5].
+
+@jit
+def _number_of(data: Any, field: Any, names: Names, count: int) -> Any:
+    """Find the name of a field, or enter it as number `count`.
+
+    Returns: its number, or -1 where it is empty or too many names share its place.
+    """
+    start, size, value = field
+    mask = np.uint64(names.slots.shape[0] - 1)
+    slot = (value ^ (value >> _HASH_FOLD)) & mask
+    probes = 0 if size > _NONE else _PROBES_MAX
+    while probes < _PROBES_MAX:
+        known = np.int64(names.slots[slot]) - 1
+        if known < 0:
+            names.slots[slot] = count + 1
+            names.start[count] = start
+            names.size[count] = size
+            names.hash[count] = value
+            return count
+        if names.hash[known] == value and np.uint64(names.size[known]) == size:
+            other, same = np.uint64(names.start[known]), _NONE
+            while same < size and data[other + same] == data[start + same]:
+                same += _ONE
+            if same == size:
+                return known
+        slot = (slot + _ONE) & mask
+        probes += 1
+    return -1
+
+
+@jit
+def scan(data: Any, roles: Any, rows: Rows, names: Names, state: Any) -> int:
+    """Read rows from state[AT] until one starts at state[STOP] or later, and keep them from state[ROW] on.
+
+    data: uint8[], ends with a line feed. roles: uint64[], what each column holds. state: int64[5].
     Returns: STOPPED, or why not; then state[AT] is the row that was not read.
     """
-    fields = np.zeros((IGNORED + 1, 2), np.int64)
-    hashes = np.zeros(IGNORED + 1, np.uint64)
-    place, row, party_count, asset_count = state[AT], state[ROW], state[PARTIES], state[ASSETS]
+    fields = np.zeros((IGNORED + 1, 3), np.uint64)
+    named = np.zeros(IGNORED + 1, np.int64)
+    # Places are unsigned: a signed index costs a check for negative ones at every byte.
+    place, end = np.uint64(state[AT]), np.uint64(state[STOP])
+    row, count = state[ROW], state[NAMES]
     status = STOPPED
-    while place < stop:
-        if data[place] == _LINE_FEED or (data[place] == _RETURN and data[place + 1] == _LINE_FEED):
-            place += 1 if data[place] == _LINE_FEED else 2
+    while place < end and status == STOPPED:
+        if data[place] == _LINE_FEED or (
+            data[place] == _RETURN and data[place + _ONE] == _LINE_FEED
+        ):
+            place += _ONE if data[place] == _LINE_FEED else _TWO
             continue
-        if party_count + 2 > parties.start.shape[0]:
-            status = PARTIES_FULL
+        if count + 3 > names.start.shape[0]:
+            status = NAMES_FULL
             break
-        if asset_count + 1 > assets.start.shape[0]:
-            status = ASSETS_FULL
+        following, good, above = _split(data, place, roles, fields)
+        low, high, rank, good_numbers = _numbers(data, fields)
+        if not good or not good_numbers or fields[ID, 1] == _NONE:
+            status = NOT_PLAIN
             break
-        status = NOT_PLAIN
-        following, above = _split(data, place, roles, fields, hashes)
-        if following < 0:
-            break
-        low, high, good = _digits(data, fields[AMOUNT, 0], fields[AMOUNT, 1])
-        rank, rank_high, good_rank = _digits(data, fields[PRIORITY, 0], fields[PRIORITY, 1])
-        if not (good and good_rank) or rank > PRIORITY_MAX or low | high == 0 or rank_high != 0:
-            break
-        size = fields[:, 1] - fields[:, 0]
-        if size[ID] == 0 or size[DEBTOR] == 0 or size[CREDITOR] == 0 or size[ASSET] == 0:
-            break
-        debtor = _number_of(
-            data, fields[DEBTOR, 0], size[DEBTOR], hashes[DEBTOR], parties, party_count
-        )
-        party_count += debtor == party_count
-        creditor = _number_of(
-            data, fields[CREDITOR, 0], size[CREDITOR], hashes[CREDITOR], parties, party_count
-        )
-        party_count += creditor == party_count
-        asset = _number_of(data, fields[ASSET, 0], size[ASSET], hashes[ASSET], assets, asset_count)
-        asset_count += asset == asset_count
-        if debtor < 0 or creditor < 0 or asset < 0 or debtor == creditor:
+        for role in range(DEBTOR, ASSET + 1):
+            field = (fields[role, 0], fields[role, 1], fields[role, 2])
+            named[role] = _number_of(data, field, names, count)
+            count += named[role] == count
+        debtor, creditor, asset = named[DEBTOR], named[CREDITOR], named[ASSET]
+        if debtor == creditor or min(debtor, creditor, asset) < 0:
+            status = NOT_PLAIN
             break
         rows.id_start[row] = fields[ID, 0]
-        rows.id_bytes[row] = size[ID]
-        rows.id_hash[row] = hashes[ID]
+        rows.id_bytes[row] = fields[ID, 1]
+        rows.id_hash[row] = fields[ID, 2]
         rows.debtor[row] = debtor
         rows.creditor[row] = creditor
         rows.asset[row] = asset
         rows.lo[row] = low
-        if high != 0:
+        if high != _NONE:
             rows.hi[row] = high
-        if rank != 0:
+        if rank != _NONE:
             rows.priority[row] = rank
         state[BEYOND_ASCII] |= above
         row += 1
         place = following
-        status = STOPPED
-    state[AT], state[ROW], state[PARTIES], state[ASSETS] = place, row, party_count, asset_count
+    state[AT], state[ROW], state[NAMES] = place, row, count
     return status

@@ -96,32 +96,32 @@ def scan_plain(data: bytes, advance: Advance = _silent) -> ObligationTable | Non
     if roles is None:
         return None
     rows = kernel.empty_rows(data.count(b"\n", body))
-    parties, assets = kernel.empty_names(_NAME_SLOTS), kernel.empty_names(_NAME_SLOTS)
+    names = kernel.empty_names(_NAME_SLOTS)
     state = np.zeros(5, np.int64)
     state[kernel.AT] = body
     view = np.frombuffer(data, np.uint8)
     while state[kernel.AT] < len(data):
         before = int(state[kernel.AT])
-        stop = min(before + _PIECE_BYTES, len(data))
-        status = kernel.scan(view, stop, roles, rows, parties, assets, state)
+        state[kernel.STOP] = min(before + _PIECE_BYTES, len(data))
+        status = kernel.scan(view, roles, rows, names, state)
         if status == kernel.NOT_PLAIN:
             return None
-        if status == kernel.PARTIES_FULL:
-            parties = kernel.grown(parties, int(state[kernel.PARTIES]))
-        elif status == kernel.ASSETS_FULL:
-            assets = kernel.grown(assets, int(state[kernel.ASSETS]))
+        if status == kernel.NAMES_FULL:
+            names = kernel.grown(names, int(state[kernel.NAMES]))
         advance(int(state[kernel.AT]) - before)
     if state[kernel.BEYOND_ASCII] and undecodable_at(data) is not None:
         return None
     count = int(state[kernel.ROW])
     if _may_repeat(rows.id_hash[:count]):
         return None
-    return _from_scan(data, (rows, parties, assets), state, ignored)
+    count_of_names = int(state[kernel.NAMES])
+    texts = Texts(data, names.start[:count_of_names], names.size[:count_of_names])
+    return _from_scan(texts, rows._make(column[:count] for column in rows), ignored)
 
 
 def _plain_header(
     line: bytes,
-) -> tuple[np.ndarray[Any, np.dtype[np.int64]] | None, tuple[str, ...]]:
+) -> tuple[np.ndarray[Any, np.dtype[np.uint64]] | None, tuple[str, ...]]:
     """Return what each column holds, or None where the header is not plain or has a fault, and the names ignored."""
     if b'"' in line or undecodable_at(line) is not None or b"\r" in line.rstrip(b"\r\n"):
         return None, ()
@@ -129,7 +129,7 @@ def _plain_header(
     header = read_header(names, REQUIRED, OPTIONAL, FaultLog(REMEDIES_OF_FILE))
     if header is None:
         return None, ()
-    roles = np.full(header.width, kernel.IGNORED, np.int64)
+    roles = np.full(header.width, kernel.IGNORED, np.uint64)
     for role, place in enumerate(header.places):
         if place >= 0:
             roles[place] = role
@@ -142,31 +142,31 @@ def _may_repeat(hashes: np.ndarray[Any, np.dtype[np.uint64]]) -> bool:
     return bool((ordered[1:] == ordered[:-1]).any())
 
 
-def _from_scan(
-    data: bytes,
-    tables: tuple[kernel.Rows, kernel.Names, kernel.Names],
-    state: np.ndarray[Any, np.dtype[np.int64]],
-    ignored: tuple[str, ...],
-) -> ObligationTable:
-    """Renumber what the scan found by code points; `tables` give up their columns one by one to save memory."""
-    rows, *names = tables
-    count = int(state[kernel.ROW])
-    found = int(state[kernel.PARTIES]), int(state[kernel.ASSETS])
-    (parties, party_rank), (assets, asset_rank) = (
-        code_point_ranks(Texts(data, table.start[:number], table.size[:number]).raw())
-        for table, number in zip(names, found, strict=True)
-    )
-    party_rank = party_rank.astype(ids_dtype(len(parties)), copy=False)
-    asset_rank = asset_rank.astype(ids_dtype(len(assets)), copy=False)
+def _from_scan(names: Texts, rows: kernel.Rows, ignored: tuple[str, ...]) -> ObligationTable:
+    """Renumber what the scan found: parties and assets apart, each by code points."""
+    parties, party_rank = _ranks_of(names, rows.debtor, rows.creditor)
+    assets, asset_rank = _ranks_of(names, rows.asset)
     columns = AssetColumns(
-        party_rank[rows.debtor[:count]],
-        party_rank[rows.creditor[:count]],
-        rows.lo[:count],
-        rows.hi[:count] if rows.hi[:count].any() else None,
-        rows.priority[:count] if rows.priority[:count].any() else None,
+        party_rank[rows.debtor],
+        party_rank[rows.creditor],
+        rows.lo,
+        rows.hi if rows.hi.any() else None,
+        rows.priority if rows.priority.any() else None,
     )
-    ids = Texts(data, rows.id_start[:count], rows.id_bytes[:count])
-    return ObligationTable(ids, parties, assets, asset_rank[rows.asset[:count]], columns, ignored)
+    ids = Texts(names.data, rows.id_start, rows.id_bytes)
+    return ObligationTable(ids, parties, assets, asset_rank[rows.asset], columns, ignored)
+
+
+def _ranks_of(names: Texts, *columns: Any) -> tuple[list[str], Any]:
+    """Sort the names that occur in the columns. Returns: them in order, and the place there of each name's number."""
+    occurs = np.zeros(len(names), np.bool_)
+    for column in columns:
+        occurs[column] = True
+    numbers = np.flatnonzero(occurs)
+    ordered, ranks = code_point_ranks(names.raw(numbers))
+    rank = np.zeros(len(names), ids_dtype(len(ordered)))
+    rank[numbers] = ranks
+    return ordered, rank
 
 
 class _Cells:
