@@ -62,6 +62,7 @@ NodeName = Annotated[
 Endpoint = Annotated[
     str | None,
     typer.Option(
+        "--endpoint",
         metavar="HOST:PORT",
         help="Node to ask; the identity's own endpoints if left out.",
         rich_help_panel=_CONNECTION,

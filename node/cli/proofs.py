@@ -49,7 +49,7 @@ def parse_receipt_id(text: str) -> tuple[int, int | None]:
 @with_access
 def receipt(
     access: Access,
-    identity: Annotated[
+    what: Annotated[
         str,
         typer.Argument(
             metavar="SUBMISSION[:ITEM]", help="Log index of a submission, and an item of it."
@@ -66,7 +66,7 @@ def receipt(
     With an item it opens that obligation; without, it proves the submission as a whole. It waits until a quorum has
     made the record final, and is verified before it is written.
     """
-    index, item = parse_receipt_id(identity)
+    index, item = parse_receipt_id(what)
     if as_json and out is None:
         raise WrongUseError("USAGE", "--json needs --out", "Name the receipt's file.")
     with access.client() as client:

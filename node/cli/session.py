@@ -109,36 +109,36 @@ def told_rpc(error: grpc.RpcError) -> CliError:
 
 
 def open_access(
-    directory: Path | None,
+    network_dir: Path | None,
     act_as: str | None,
-    node: str | None,
+    node_name: str | None,
     endpoint: str | None,
-    identity: Path | None,
+    identity_dir: Path | None,
 ) -> Access:
     """Return the access that the options describe.
 
     Raises: WrongUseError: they contradict each other or say too little; SetupError: a file is not as it must be;
         DecodeError: no endpoint.
     """
-    if directory is not None and identity is None:
-        network = LocalNetwork.open(directory)
+    if network_dir is not None and identity_dir is None:
+        network = LocalNetwork.open(network_dir)
         if act_as is None:
             names = ", ".join(party.name for party in network.parties[:8])
             raise WrongUseError("USAGE", "--dir needs --as", f"Name a party: {names}, ...")
         if endpoint is not None:
             raise WrongUseError("USAGE", "--endpoint does not go with --dir", "Use --node NAME.")
         opened = IdentityDirectory.open(network.identity_path(act_as))
-        chosen = (network.endpoint(node),) if node else opened.profile.endpoints
+        chosen = (network.endpoint(node_name),) if node_name else opened.profile.endpoints
         return Access(opened, chosen)
-    if identity is not None and directory is None:
-        if act_as is not None or node is not None:
+    if identity_dir is not None and network_dir is None:
+        if act_as is not None or node_name is not None:
             raise WrongUseError("USAGE", "--as and --node go with --dir only", _EITHER)
-        opened = IdentityDirectory.open(identity)
+        opened = IdentityDirectory.open(identity_dir)
         if endpoint is None:
             return Access(opened, opened.profile.endpoints)
         check_dialled_endpoint(endpoint)
         return Access(opened, (endpoint,))
-    if directory is not None:
+    if network_dir is not None:
         raise WrongUseError("USAGE", "--dir and --identity exclude each other", _EITHER)
     raise WrongUseError("USAGE", "it is not said which network and as whom", _EITHER)
 
@@ -171,10 +171,10 @@ def with_access(
 
 def open_access_options(
     *,
-    directory: NetworkDir = None,
+    network_dir: NetworkDir = None,
     act_as: ActAs = None,
-    node: NodeName = None,
+    node_name: NodeName = None,
     endpoint: Endpoint = None,
-    identity: IdentityDir = None,
+    identity_dir: IdentityDir = None,
 ) -> None:
     """Declare the options; only the signature counts."""
