@@ -8,7 +8,7 @@ import sys
 
 from benchmarks.measure import report
 
-LEDGER = ("cycle", "proofs", "start")
+LEDGER = ("ingest", "finality", "cycle", "proofs", "start")
 
 
 def main(arguments: list[str]) -> int:

@@ -6,6 +6,7 @@ Lives here: registers, keys, records and signed transactions. May not live here:
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,11 +77,19 @@ def register(participants: int, assets: int = 3) -> bytes:
 
 
 def records(
-    rng: np.random.Generator, count: int, submitter: int, participants: int, assets: int
+    rng: np.random.Generator,
+    count: int,
+    submitter: int,
+    participants: int,
+    assets: int,
+    first_bank: int = FIRST_BANK,
 ) -> bytes:
-    """Return `count` obligations of `submitter` towards random banks, in random assets and amounts."""
+    """Return `count` obligations of `submitter` towards random banks, in random assets and amounts.
+
+    Registry numbers first_bank to participants - 1 are banks, the submitter among them.
+    """
     rows = np.zeros(count, dtype=DTYPE)
-    others = rng.integers(FIRST_BANK, participants - 1, count)
+    others = rng.integers(first_bank, participants - 1, count)
     others += others >= submitter
     owes = rng.integers(0, 2, count).astype(bool)
     rows["version"] = 1
@@ -95,15 +104,17 @@ def records(
 
 @dataclass(slots=True)
 class Author:
-    """Makes signed transactions, each with an id and salts of its own."""
+    """Makes signed transactions, each with an id and salts of its own; signs as `sign_as`, or with the benchmark's keys."""
 
     network_id: bytes
+    sign_as: Callable[[bytes], bytes] | None = None
+    prefix: str = ""
     serial: int = 0
 
     def fresh(self, width: int) -> bytes:
         """Return bytes not returned before."""
         self.serial += 1
-        return hashlib.sha256(f"fresh {self.serial}".encode()).digest()[:width]
+        return hashlib.sha256(f"{self.prefix} {self.serial}".encode()).digest()[:width]
 
     def submission(self, submitter: int, obligations: bytes) -> Submission:
         """Sign one submission."""
@@ -113,7 +124,7 @@ class Author:
             client_id=self.fresh(16),
             secret=self.fresh(32),
             records=obligations,
-            sign=key_of(submitter).sign,
+            sign=self.sign_as or key_of(submitter).sign,
         )
 
     def instruction(self, kind: InstructionKind, actor: int, payload: bytes = b"") -> Instruction:
@@ -125,7 +136,7 @@ class Author:
             client_id=self.fresh(16),
             salt=self.fresh(16),
             payload=payload,
-            sign=key_of(actor).sign,
+            sign=self.sign_as or key_of(actor).sign,
         )
 
     def affirmation(
