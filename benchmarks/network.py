@@ -54,7 +54,7 @@ def running(participants: int, *, alone: bool) -> Iterator[tuple[LocalNetwork, b
 
 def finalise_alone(network: LocalNetwork) -> None:
     """Replace the leader's policy: its own cosignature suffices, so that it needs no followers."""
-    policy = Policy.parse(network.policy_path.read_text())
+    policy = Policy.parse(network.policy_path.read_bytes())
     own = tuple(witness for witness in policy.witnesses if witness.name == LEADER)
     alone = Policy(policy.logs, own, (), LEADER).encode()
     replace_file(network.node_path(LEADER) / POLICY_NAME, alone, PUBLIC_MODE)
