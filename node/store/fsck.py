@@ -151,7 +151,8 @@ def _body_findings(
             record = view.record(index)
             yield from checks.body_findings(index, record, tip.kind)
             withheld += not record.body and checks.may_have_body(record.leaf)
-        progress("bodies", index + 1, tip.log_size)
+        if not index & 0x3F:
+            progress("bodies", index, tip.log_size)
     if withheld and tip.kind is ReplicaKind.WITNESS:
         what = f"{withheld} bodies are withheld from this witness"
         yield table_finding(FindingKind.NOT_CHECKED, Database.BODIES, what)
