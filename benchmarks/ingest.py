@@ -49,7 +49,7 @@ def prepared(load: Load, client: int) -> list[participant_pb2.SubmitRequest]:
     network = LocalNetwork.open(load.path)
     name = SUBMITTERS[client % len(SUBMITTERS)]
     author = author_of(network, name, load.network_id)
-    author.prefix = f"client {client}"
+    author.prefix = f"{load.items} {load.count} client {client}"
     rng = np.random.default_rng(client)
     last = number_of("p01") + PARTICIPANTS
     submitter, first = number_of(name), number_of("p01")
