@@ -109,29 +109,25 @@ def check_rollback(store: Store) -> None:
         finding = checks.table_finding(FindingKind.DAMAGED, heads.HEADS_FILE, str(error))
         raise StoreDamagedError([finding]) from error
     with store.snapshot() as view:
-        in_database = view.heads()
-        if in_file is None and in_database:
+        if in_file is None and view.heads():
             raise RollbackDetectedError(
                 f"{store.directory / heads.HEADS_FILE} is gone although heads were signed: put it "
                 "back, or make this node anew from its peers"
             )
         for name, head in (in_file or {}).items():
-            _check_head(view, name, head, in_database.get(name))
+            _check_head(view, name, head)
 
 
-def _check_head(view: View, name: str, head: Head, in_database: Head | None) -> None:
+def _check_head(view: View, name: str, head: Head) -> None:
+    """Judge by the log, not by the database's own list of heads: a peer's newer copy is no rollback."""
     remedy = "sign nothing; restore the newest copy, or let the node catch up from its peers"
-    if in_database is None or in_database.size < head.size:
-        known = in_database.size if in_database else 0
-        raise RollbackDetectedError(
-            f"{name} has signed {head.size} leaves, the database knows of {known}: it is older "
-            f"than that; {remedy}"
-        )
     try:
         root = view.root(head.size)
     except VerificationError as error:
+        size = view.tip.log_size if view.tip else 0
         raise RollbackDetectedError(
-            f"{name} has signed {head.size} leaves, the log here has fewer; {remedy}"
+            f"{name} has signed {head.size} leaves, the log here has {size}: the database is older "
+            f"than that; {remedy}"
         ) from error
     if root != head.root:
         raise RollbackDetectedError(
