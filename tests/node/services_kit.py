@@ -21,7 +21,7 @@ from clearing.params import Parameters
 from clearing.rules.registry import Action, ActionKind, Asset, Participant
 from clearing.types import LicenceStatus, NettingMethod, Role
 from node.client import AsyncClient, Client
-from node.client.session import sync_channel
+from node.client.session import CHANNEL_OPTIONS, sync_channel
 from node.config import ReplicaRole
 from node.identity import Identity, IdentityKind
 from node.keys import create_key_file
@@ -192,7 +192,7 @@ class OneNode:
         credentials = grpc.ssl_channel_credentials(
             self.authority.certificate_pem, issued.key_pem, issued.certificate_pem
         )
-        return grpc.secure_channel(self.endpoint, credentials)
+        return grpc.secure_channel(self.endpoint, credentials, options=CHANNEL_OPTIONS)
 
     def node_channel(self, name: str) -> grpc.Channel:
         """Return a bare channel with the certificate of a node called `name`."""
