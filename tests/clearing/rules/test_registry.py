@@ -1,0 +1,251 @@
+"""The registers: what an action changes, which values it may carry, and the timetable."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clearing.errors import DecodeError, RejectCode
+from clearing.identifiers import make_lei
+from clearing.params import CUT_OFFS_PER_DAY_MAX, DAY_S, Parameters
+from clearing.rules import registry as registers
+from clearing.rules.registry import (
+    Action,
+    ActionKind,
+    Asset,
+    Cap,
+    Participant,
+    Registry,
+    decode_timetable,
+    encode_timetable,
+    next_cut_off_ms,
+)
+from clearing.types import LicenceStatus, NettingMethod, Role
+from tests import ledger_kit as kit
+
+PARTIES = tuple(kit.participant(name, role, at) for at, (name, role) in enumerate(kit.ROLES))
+ASSETS = tuple(
+    Asset(name, caip19, dti, scale, NettingMethod.POSITIONS)
+    for name, caip19, dti, scale in kit.ASSETS
+)
+REGISTER = Registry(PARTIES, ASSETS)
+NEW_PARTY = kit.participant("p05", Role.BANK, 99)
+NEW_ASSET = Asset(
+    "LTC", "bip122:12a765e31ffd4059bada1e25190f6e98/slip44:2", "", 8, NettingMethod.POSITIONS
+)
+DAY_MS = DAY_S * 1000
+
+
+def _apply(
+    kind: ActionKind, subject: Any, register: Registry = REGISTER
+) -> tuple[Registry, RejectCode]:
+    return register.with_action(Action(kind, subject))
+
+
+def _licence(participant: int, status: int, expiry_ms: int = 0) -> dict[str, Any]:
+    return {
+        "participant": participant,
+        "status": status,
+        "licence_no": "L-new",
+        "licence_expiry_ms": expiry_ms,
+    }
+
+
+def test_every_action_changes_what_it_names_and_nothing_else() -> None:
+    grown, code = _apply(ActionKind.ADD_PARTICIPANT, NEW_PARTY)
+    assert (code, grown) == (0, replace(REGISTER, participants=(*PARTIES, NEW_PARTY)))
+    grown, code = _apply(ActionKind.ADD_ASSET, NEW_ASSET)
+    assert (code, grown) == (0, replace(REGISTER, assets=(*ASSETS, NEW_ASSET)))
+    changed, code = _apply(ActionKind.SET_LICENCE, _licence(2, LicenceStatus.SUSPENDED, 77))
+    suspended = replace(
+        PARTIES[2], status=LicenceStatus.SUSPENDED, licence_no="L-new", licence_expiry_ms=77
+    )
+    assert (code, changed.participants) == (0, (*PARTIES[:2], suspended, *PARTIES[3:]))
+    changed, code = _apply(ActionKind.ROTATE_KEY, {"participant": 3, "public_key": b"\7" * 32})
+    rotated = replace(PARTIES[3], public_key=b"\7" * 32)
+    assert (code, changed.participants) == (0, (*PARTIES[:3], rotated, *PARTIES[4:]))
+    assert _apply(ActionKind.SET_METHOD, {"asset": 1, "method": 1}) == (REGISTER, 0)
+    parameters = Parameters(1, 2, 3)
+    assert _apply(ActionKind.SET_PARAMETERS, parameters) == (
+        replace(REGISTER, parameters=parameters),
+        0,
+    )
+    assert _apply(ActionKind.SET_TIMETABLE, (1, 2)) == (replace(REGISTER, cut_offs_s=(1, 2)), 0)
+    assert _apply(ActionKind.SET_CAP, Cap(2, 0, 5)) == (REGISTER, 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "subject"),
+    [
+        (ActionKind.SET_LICENCE, _licence(7, 1)),
+        (ActionKind.SET_LICENCE, _licence(7, 9)),
+        (ActionKind.ROTATE_KEY, {"participant": 7, "public_key": bytes(32)}),
+        (ActionKind.ROTATE_KEY, {"participant": 7, "public_key": PARTIES[0].public_key}),
+        (ActionKind.SET_METHOD, {"asset": 3, "method": 1}),
+        (ActionKind.SET_METHOD, {"asset": 3, "method": 9}),
+        (ActionKind.SET_CAP, Cap(7, 0, 1)),
+        (ActionKind.SET_CAP, Cap(2, 3, None)),
+    ],
+)
+def test_an_unknown_subject_is_told_first(kind: ActionKind, subject: Any) -> None:
+    assert _apply(kind, subject) == (REGISTER, RejectCode.ACTION_UNKNOWN_SUBJECT)
+
+
+@pytest.mark.parametrize(
+    ("kind", "subject"),
+    [
+        (ActionKind.ADD_PARTICIPANT, replace(NEW_PARTY, name="p01")),
+        (ActionKind.ADD_PARTICIPANT, replace(NEW_PARTY, lei=PARTIES[6].lei)),
+        (ActionKind.ADD_PARTICIPANT, replace(NEW_PARTY, public_key=PARTIES[6].public_key)),
+        (ActionKind.ADD_PARTICIPANT, replace(NEW_PARTY, name="p01", lei="not an LEI")),
+        (ActionKind.ROTATE_KEY, {"participant": 2, "public_key": PARTIES[3].public_key}),
+        (ActionKind.ROTATE_KEY, {"participant": 2, "public_key": PARTIES[2].public_key}),
+        (ActionKind.ADD_ASSET, replace(NEW_ASSET, name="ETH")),
+        (ActionKind.ADD_ASSET, replace(NEW_ASSET, caip19=ASSETS[0].caip19)),
+        (ActionKind.ADD_ASSET, replace(NEW_ASSET, name="ETH", scale=200)),
+    ],
+)
+def test_a_duplicate_is_told_before_a_wrong_value(kind: ActionKind, subject: Any) -> None:
+    assert _apply(kind, subject) == (REGISTER, RejectCode.ACTION_DUPLICATE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "subject"),
+    [
+        *(
+            (ActionKind.ADD_PARTICIPANT, replace(NEW_PARTY, lei=lei))
+            for lei in ("", "ABC", "0" * 20)
+        ),
+        (ActionKind.ADD_PARTICIPANT, replace(NEW_PARTY, lei=NEW_PARTY.lei.lower())),
+        *(
+            (ActionKind.ADD_PARTICIPANT, replace(NEW_PARTY, name=name))
+            for name in (
+                "",
+                "two words",
+                "a,b",
+                "a:b",
+                "a/b",
+                "a;b",
+                "a'b",
+                'a"b',
+                "a\\b",
+                "é",
+                "a\n",
+            )
+        ),
+        (ActionKind.SET_LICENCE, _licence(2, 0)),
+        (ActionKind.SET_LICENCE, _licence(2, 4)),
+        (ActionKind.ADD_ASSET, replace(NEW_ASSET, caip19="")),
+        (ActionKind.ADD_ASSET, replace(NEW_ASSET, caip19="eip155:01/slip44:60")),
+        (ActionKind.ADD_ASSET, replace(NEW_ASSET, caip19=ASSETS[2].caip19.replace("dac", "DAC"))),
+        (ActionKind.ADD_ASSET, replace(NEW_ASSET, dti="X9J9K872Z")),
+        (ActionKind.ADD_ASSET, replace(NEW_ASSET, name="L TC")),
+        (ActionKind.ADD_ASSET, replace(NEW_ASSET, scale=31)),
+        (ActionKind.ADD_ASSET, replace(NEW_ASSET, method=NettingMethod.GRIDLOCK)),
+        (ActionKind.SET_METHOD, {"asset": 0, "method": 0}),
+        (ActionKind.SET_METHOD, {"asset": 0, "method": NettingMethod.SETOFF}),
+        (ActionKind.SET_TIMETABLE, (10, 10)),
+        (ActionKind.SET_TIMETABLE, (20, 10)),
+        (ActionKind.SET_TIMETABLE, (0, DAY_S)),
+    ],
+)
+def test_a_value_outside_its_range_is_refused(kind: ActionKind, subject: Any) -> None:
+    assert _apply(kind, subject) == (REGISTER, RejectCode.ACTION_VALUE)
+
+
+def test_a_withdrawn_licence_stays_withdrawn() -> None:
+    register, _ = _apply(ActionKind.SET_LICENCE, _licence(2, LicenceStatus.WITHDRAWN))
+    for status in LicenceStatus:
+        change = _licence(2, status)
+        assert _apply(ActionKind.SET_LICENCE, change, register)[1] is RejectCode.ACTION_VALUE
+
+
+def test_the_registers_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registers, "PARTICIPANTS_MAX", len(PARTIES))
+    monkeypatch.setattr(registers, "ASSETS_MAX", len(ASSETS))
+    assert _apply(ActionKind.ADD_PARTICIPANT, NEW_PARTY)[1] is RejectCode.ACTION_VALUE
+    assert _apply(ActionKind.ADD_ASSET, NEW_ASSET)[1] is RejectCode.ACTION_VALUE
+
+
+def test_a_licence_is_in_force_while_active_and_before_its_expiry() -> None:
+    party = replace(PARTIES[2], licence_expiry_ms=1_000)
+    assert [party.is_licensed(time_ms) for time_ms in (0, 999, 1_000, 1_001)] == [1, 1, 0, 0]
+    assert replace(party, licence_expiry_ms=0).is_licensed(1 << 63)
+    for status in (LicenceStatus.SUSPENDED, LicenceStatus.WITHDRAWN):
+        assert not replace(party, status=status).is_licensed(0)
+
+
+def test_participants_are_found_by_what_identifies_them() -> None:
+    for number, party in enumerate(PARTIES):
+        assert REGISTER.participant(number) is party
+        assert REGISTER.by_lei(party.lei) == number
+        assert REGISTER.by_name(party.name) == number
+        assert REGISTER.by_key(party.public_key) == number
+    assert [REGISTER.asset_by_name(asset.name) for asset in ASSETS] == [0, 1, 2]
+    assert REGISTER.participant(-1) is REGISTER.participant(len(PARTIES)) is None
+    assert REGISTER.by_lei(make_lei("9" * 18)) is REGISTER.by_name("nobody") is None
+    assert REGISTER.by_key(bytes(32)) is REGISTER.asset_by_name("XRP") is None
+
+
+def test_the_agent_is_the_first_central_bank_and_governors_are_those_in_licence() -> None:
+    assert REGISTER.settlement_agent == kit.CB
+    assert Registry().settlement_agent is None
+    assert REGISTER.governors(0) == (kit.CB, kit.MINISTRY)
+    register, _ = _apply(ActionKind.SET_LICENCE, _licence(kit.MINISTRY, 1, 500))
+    assert register.governors(499) == (kit.CB, kit.MINISTRY)
+    assert register.governors(500) == (kit.CB,)
+
+
+@pytest.mark.parametrize(("role", "status"), [(0, 1), (8, 1), (4, 0), (4, 4)])
+def test_an_unknown_role_or_status_is_no_participant(role: int, status: int) -> None:
+    data = bytearray(PARTIES[2].encode())
+    data[52], data[53] = role, status
+    with pytest.raises(DecodeError):
+        Participant.decode(bytes(data))
+
+
+def test_an_unknown_method_is_no_asset() -> None:
+    data = bytearray(ASSETS[0].encode())
+    data[218] = 4
+    with pytest.raises(DecodeError):
+        Asset.decode(bytes(data))
+
+
+def _naive_next_cut_off(cut_offs_s: tuple[int, ...], after_ms: int) -> int | None:
+    days = range(after_ms // DAY_MS, after_ms // DAY_MS + 2)
+    return min(
+        (
+            day * DAY_MS + second * 1000
+            for day in days
+            for second in cut_offs_s
+            if day * DAY_MS + second * 1000 > after_ms
+        ),
+        default=None,
+    )
+
+
+@given(
+    st.sets(st.integers(0, DAY_S - 1), max_size=5),
+    st.integers(0, 1 << 45),
+    st.sampled_from([0, 1, 999, 1000, DAY_MS - 1]),
+)
+def test_the_next_cut_off_is_strictly_later(seconds: set[int], day: int, offset_ms: int) -> None:
+    cut_offs_s, after_ms = tuple(sorted(seconds)), day * DAY_MS // 1000 + offset_ms
+    found = next_cut_off_ms(cut_offs_s, after_ms)
+    assert found == _naive_next_cut_off(cut_offs_s, after_ms)
+    assert decode_timetable(encode_timetable(cut_offs_s)) == cut_offs_s
+
+
+def test_a_timetable_has_at_most_a_cut_off_every_quarter_of_an_hour() -> None:
+    most = tuple(range(CUT_OFFS_PER_DAY_MAX))
+    assert decode_timetable(encode_timetable(most)) == most
+    with pytest.raises(DecodeError, match="at most 96"):
+        encode_timetable((*most, 96))
+    too_long = (97).to_bytes(4, "little") + bytes(4 * 97)
+    for data in (b"", bytes(3), too_long, encode_timetable(most)[:-1]):
+        with pytest.raises(DecodeError):
+            decode_timetable(data)
