@@ -36,7 +36,8 @@ from node.csv_file import (
     undecodable_at,
 )
 from node.netting import csv_kernel as kernel
-from node.netting.table import ObligationTable, Texts, code_point_ranks, ids_dtype
+from node.netting.table import ObligationTable, code_point_ranks, ids_dtype
+from node.netting.texts import Texts
 
 REQUIRED = ("id", "debtor", "creditor", "asset", "amount")
 OPTIONAL = ("priority",)
@@ -114,9 +115,8 @@ def scan_plain(data: bytes, advance: Advance = _silent) -> ObligationTable | Non
     count = int(state[kernel.ROW])
     if _may_repeat(rows.id_hash[:count]):
         return None
-    count_of_names = int(state[kernel.NAMES])
-    texts = Texts(data, names.start[:count_of_names], names.size[:count_of_names])
-    return _from_scan(texts, rows._make(column[:count] for column in rows), ignored)
+    texts = Texts(data, names.start, names.size).at(slice(int(state[kernel.NAMES])))
+    return _from_scan(texts, kernel.Rows._make(column[:count] for column in rows), ignored)
 
 
 def _plain_header(
@@ -163,7 +163,7 @@ def _ranks_of(names: Texts, *columns: Any) -> tuple[list[str], Any]:
     for column in columns:
         occurs[column] = True
     numbers = np.flatnonzero(occurs)
-    ordered, ranks = code_point_ranks(names.raw(numbers))
+    ordered, ranks = code_point_ranks(names.at(numbers).raw())
     rank = np.zeros(len(names), ids_dtype(len(ordered)))
     rank[numbers] = ranks
     return ordered, rank

@@ -7,37 +7,16 @@ equal numbers whatever the order of their rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clearing.netting.columns import AssetColumns
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Texts:
-    """Many short UTF-8 texts in one buffer: text n is the size[n] bytes of `data` from start[n] on."""
-
-    data: bytes
-    start: NDArray[np.int64]
-    size: NDArray[np.int32]
-
-    def __len__(self) -> int:
-        """Return the number of texts."""
-        return int(self.start.shape[0])
-
-    def raw(self, numbers: NDArray[np.integer] | None = None) -> list[bytes]:
-        """Return the bytes of the texts with these numbers, or of all, in that order."""
-        start = self.start if numbers is None else self.start[numbers]
-        size = self.size if numbers is None else self.size[numbers]
-        data = self.data
-        return [data[a:b] for a, b in zip(start.tolist(), (start + size).tolist(), strict=True)]
-
-    def take(self, numbers: NDArray[np.integer] | None = None) -> list[str]:
-        """Return the texts with these numbers, or all, in that order."""
-        return [text.decode() for text in self.raw(numbers)]
+from clearing.errors import InvariantViolation
+from clearing.netting.columns import AssetColumns, group_by_asset
+from node.netting.texts import Texts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,3 +54,51 @@ def code_point_ranks(names: Iterable[bytes]) -> tuple[list[str], NDArray[np.uint
     ranks = np.empty(len(given), np.uint32)
     ranks[order] = np.arange(len(given), dtype=np.uint32)
     return [given[number].decode() for number in order], ranks
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AssetTable:
+    """The obligations of one asset, in file order, with numbers of their own for the participants in it.
+
+    rows: int64[k], rows of the whole table. parties: int64[p], the participants in this asset as numbers of the whole
+    table, ascending; debtor and creditor in `columns` are places in it.
+    """
+
+    name: str
+    rows: NDArray[np.int64]
+    parties: NDArray[np.int64]
+    columns: AssetColumns
+
+    @property
+    def participants(self) -> int:
+        """Number of participants in this asset."""
+        return int(self.parties.shape[0])
+
+
+def by_asset(table: ObligationTable) -> Iterator[AssetTable]:
+    """Yield the obligations asset by asset, in the order of `table.assets`."""
+    book = group_by_asset(table.asset, table.columns, len(table.assets))
+    if book.source is None:
+        raise InvariantViolation("grouping keeps no rows")
+    for number, name in enumerate(table.assets):
+        columns = book.asset(number)
+        parties, debtor, creditor = _renumbered(columns, len(table.parties))
+        own = AssetColumns(debtor, creditor, columns.lo, columns.hi, columns.priority)
+        begin, end = int(book.start[number]), int(book.start[number + 1])
+        yield AssetTable(name, book.source[begin:end], parties, own)
+
+
+def _renumbered(columns: AssetColumns, parties: int) -> tuple[NDArray[np.int64], Any, Any]:
+    """Return the participants that occur, ascending, and debtor and creditor as places among them."""
+    if columns.rows < parties >> 3:
+        both = np.concatenate([columns.debtor, columns.creditor])
+        occurring, places = np.unique(both, return_inverse=True)
+        places = places.astype(ids_dtype(len(occurring)))
+        return occurring.astype(np.int64), places[: columns.rows], places[columns.rows :]
+    occurs = np.zeros(parties, np.bool_)
+    occurs[columns.debtor] = True
+    occurs[columns.creditor] = True
+    occurring = np.flatnonzero(occurs)
+    place = np.zeros(parties, ids_dtype(len(occurring)))
+    place[occurring] = np.arange(len(occurring))
+    return occurring, place[columns.debtor], place[columns.creditor]

@@ -33,7 +33,7 @@ def rows_of(table: ObligationTable) -> list[tuple[str, str, str, str, int, int]]
     priority = table.columns.priority
     return list(
         zip(
-            table.ids.take(),
+            table.ids.strings(),
             [table.parties[number] for number in table.columns.debtor],
             [table.parties[number] for number in table.columns.creditor],
             [table.assets[number] for number in table.asset],
