@@ -77,7 +77,8 @@ def decimals(
     out = np.empty((rows, width), np.uint8)
     size = np.empty(rows, np.int32)
     _write_decimals(lo, np.zeros(0, np.uint64) if hi is None else hi, out, size)
-    return Texts(out.tobytes(), np.arange(1, rows + 1) * width - size, size)
+    end = np.arange(width, (rows + 1) * width, width, dtype=np.int64)
+    return Texts(out.tobytes(), end - size, size)
 
 
 @jit
