@@ -78,7 +78,7 @@ def decimals(
     size = np.empty(rows, np.int32)
     _write_decimals(lo, np.zeros(0, np.uint64) if hi is None else hi, out, size)
     end = np.arange(width, (rows + 1) * width, width, dtype=np.int64)
-    return Texts(out.tobytes(), end - size, size)
+    return Texts(out.tobytes(), end - size.astype(np.int64), size)
 
 
 @jit
