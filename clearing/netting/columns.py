@@ -261,30 +261,38 @@ def group_by_asset(
     _check_column("asset", asset, asset.dtype, columns.rows)
     if columns.rows and int(asset.max()) >= assets:
         raise InvalidColumns(f"asset number {int(asset.max())}: give numbers below {assets}")
-    order, start = engine.choose(_counting_order, _counting_order_numpy)(asset, assets)
+    order, start = counting_order(asset, assets, engine=engine)
     return Book(columns.take(order), start, order)
 
 
+def counting_order(keys: Ids, limit: int, *, engine: Engine = DEFAULT) -> tuple[I64, I64]:
+    """Sort numbers below `limit` stably, in linear time.
+
+    Returns: (order, start): int64[n], the row at each place, and int64[limit + 1], where each number begins.
+    """
+    return engine.choose(_counting_order, _counting_order_numpy)(keys, limit)
+
+
 @jit
-def _counting_order(asset: NDArray[Any], assets: int) -> tuple[I64, I64]:
-    start = np.zeros(assets + 1, np.int64)
-    for row in range(asset.shape[0]):
-        start[np.int64(asset[row]) + 1] += 1
-    for number in range(assets):
+def _counting_order(keys: Ids, limit: int) -> tuple[I64, I64]:
+    start = np.zeros(limit + 1, np.int64)
+    for row in range(keys.shape[0]):
+        start[np.int64(keys[row]) + 1] += 1
+    for number in range(limit):
         start[number + 1] += start[number]
     free = start.copy()
-    order = np.empty(asset.shape[0], np.int64)
-    for row in range(asset.shape[0]):
-        owner = np.int64(asset[row])
+    order = np.empty(keys.shape[0], np.int64)
+    for row in range(keys.shape[0]):
+        owner = np.int64(keys[row])
         order[free[owner]] = row
         free[owner] += 1
     return order, start
 
 
-def _counting_order_numpy(asset: NDArray[Any], assets: int) -> tuple[I64, I64]:
-    start = np.zeros(assets + 1, np.int64)
-    np.cumsum(np.bincount(asset, minlength=assets), out=start[1:])
-    return np.argsort(asset, kind="stable").astype(np.int64, copy=False), start
+def _counting_order_numpy(keys: Ids, limit: int) -> tuple[I64, I64]:
+    start = np.zeros(limit + 1, np.int64)
+    np.cumsum(np.bincount(keys, minlength=limit), out=start[1:])
+    return np.argsort(keys, kind="stable").astype(np.int64, copy=False), start
 
 
 def gross_of(columns: AssetColumns) -> int:

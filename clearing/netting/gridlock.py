@@ -19,7 +19,14 @@ from numpy.typing import NDArray
 
 from clearing.errors import invariant
 from clearing.netting import wide
-from clearing.netting.columns import AssetColumns, Ids, InvalidColumns, Tier, tier_of
+from clearing.netting.columns import (
+    AssetColumns,
+    Ids,
+    InvalidColumns,
+    Tier,
+    counting_order,
+    tier_of,
+)
 from clearing.netting.engine import DEFAULT, Engine, jit
 from clearing.netting.limbs import is_negative, move_int192
 from clearing.netting.limits import Limits, minimum
@@ -28,6 +35,7 @@ from clearing.netting.positions import net_positions
 U64: TypeAlias = NDArray[np.uint64]
 I64: TypeAlias = NDArray[np.int64]
 I32: TypeAlias = NDArray[np.int32]
+U8: TypeAlias = NDArray[np.uint8]
 Mask: TypeAlias = NDArray[np.bool_]
 
 _WINDOW_MIN: Final = 1 << 16
@@ -107,6 +115,46 @@ def gridlock(
     else:
         settled[queued] = stays
     return Settlement(settled, wide.subtract(balance, limit))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Unsettled:
+    """What did not settle and why, in row order.
+
+    row: int64[k]. reason: uint8[k], Reason numbers. participant: int64[k], whose limit or claim binds.
+    short: wide array of what is missing.
+    """
+
+    row: I64
+    reason: U8
+    participant: I64
+    short: U64
+
+
+def unsettled(
+    columns: AssetColumns, limits: Limits, settlement: Settlement, *, engine: Engine = DEFAULT
+) -> Unsettled:
+    """Say for each payment that does not settle whose limit stands against it and how much is missing.
+
+    A payment waits for those before it in its payer's queue; `short` is by how much the payer's lesser limit
+    would have to grow for all of them, and itself, to settle beside what settles already.
+
+    Returns: the reasons, LIQUIDITY or CAP, with the payer as participant.
+    """
+    order = queue_order(columns)
+    waiting = np.arange(columns.rows) if order is None else order
+    waiting = waiting[~settlement.settled[waiting]]
+    by_payer, start = counting_order(columns.debtor[waiting], limits.participants, engine=engine)
+    waiting = waiting[by_payer]
+    rows = columns.take(waiting)
+    places = np.cumsum(wide.to_places(rows.lo, rows.hi), axis=1)
+    before = np.concatenate([np.zeros((4, 1), np.int64), places], axis=1)[:, start[:-1]]
+    payer = rows.debtor.astype(np.int64)
+    queued = wide.from_places(places - before[:, payer])
+    debit = wide.subtract(queued, settlement.movements[payer])
+    reason, short = limits.short(payer, debit)
+    back = np.argsort(waiting)
+    return Unsettled(waiting[back], reason[back], payer[back], short[back])
 
 
 def _remove_python(rows: AssetColumns, balance: U64, stays: Mask, _tier: Tier) -> U64:

@@ -257,21 +257,11 @@ def _sum_halves(rows: AssetColumns, participants: int) -> U64:
 
     Returns: a wide array by participant.
     """
-    columns = [rows.lo] if rows.hi is None else [rows.lo, rows.hi]
-    sums = np.zeros((4, participants), np.uint64)
+    sums = np.zeros((4, participants), np.int64)
     for start in range(0, rows.rows, _BLOCK):
-        payer = rows.debtor[start : start + _BLOCK].astype(np.intp)
-        payee = rows.creditor[start : start + _BLOCK].astype(np.intp)
-        for place, column in enumerate(columns):
-            amounts = column[start : start + _BLOCK]
-            for half, words in enumerate((amounts & _LOW_HALF, amounts >> _HALF)):
-                np.subtract.at(sums[2 * place + half], payer, words)
-                np.add.at(sums[2 * place + half], payee, words)
-    net = wide.zeros(participants)
-    carry = np.zeros(participants, np.int64)
-    for place in range(4):
-        signed = sums[place].view(np.int64) + carry
-        net[:, place // 2] |= (signed.view(np.uint64) & _LOW_HALF) << np.uint64(32 * (place % 2))
-        carry = signed >> 32
-    net[:, 2] = carry.view(np.uint64)
-    return net
+        block = rows.between(start, min(start + _BLOCK, rows.rows))
+        payer, payee = block.debtor.astype(np.intp), block.creditor.astype(np.intp)
+        for column, words in zip(sums, wide.to_places(block.lo, block.hi), strict=True):
+            np.subtract.at(column, payer, words)
+            np.add.at(column, payee, words)
+    return wide.from_places(sums)

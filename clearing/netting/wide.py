@@ -61,6 +61,36 @@ def extend(limbs: U64) -> U64:
     return wide
 
 
+def from_places(places: NDArray[np.int64]) -> U64:
+    """Carry sums that were made in separate columns of 32 bits.
+
+    places: int64[4, n], signed; value = sum of places[k] * 2^(32 k).
+
+    Returns: uint64[n, 3].
+    """
+    wide = np.empty((places.shape[1], LIMBS), np.uint64)
+    carry = np.zeros(places.shape[1], np.int64)
+    for limb in range(2):
+        low = places[2 * limb] + carry
+        high = places[2 * limb + 1] + (low >> 32)
+        carry = high >> 32
+        wide[:, limb] = (low.view(np.uint64) & _LOW_HALF) | (high.view(np.uint64) << _HALF)
+    wide[:, 2] = carry.view(np.uint64)
+    return wide
+
+
+def to_places(lo: U64, hi: U64 | None) -> NDArray[np.int64]:
+    """Split amounts into columns of 32 bits, in which 2^31 of them can be summed.
+
+    Returns: int64[4, n]; see `from_places`.
+    """
+    places = np.zeros((4, lo.shape[0]), np.int64)
+    for limb, words in enumerate((lo,) if hi is None else (lo, hi)):
+        places[2 * limb] = words & _LOW_HALF
+        places[2 * limb + 1] = words >> _HALF
+    return places
+
+
 def to_ints(wide: U64) -> list[int]:
     """Convert a wide array to Python integers of the same order."""
     low = wide[:, 0]
