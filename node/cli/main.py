@@ -55,6 +55,7 @@ GROUPS: dict[str, Place] = {
 """Commands with commands of their own: a typer application each."""
 
 COMMANDS: dict[str, Place] = {
+    "demo": Place("node.cli.demo", "demo", "The whole ledger, once through.", _TRY),
     "submit": Place("node.cli.obligations", "submit", "Record obligations of a CSV.", _PARTICIPATE),
     "affirm": Place(
         "node.cli.obligations", "affirm", "Affirm what others submitted.", _PARTICIPATE

@@ -102,7 +102,7 @@ def named_parties(names: Sequence[str], first: int) -> list[Party]:
     number behind them.
     """
     parties = []
-    taken = {party.name for party in AUTHORITIES}
+    taken = {party.name for party in (*AUTHORITIES, *numbered_parties(PARTICIPANTS_MAX))}
     for place, name in enumerate(names):
         plain = _NOT_IN_NAMES.sub("-", name.lower())[:24].strip("-")
         registered = _unique(plain or "party", taken)
@@ -110,6 +110,25 @@ def named_parties(names: Sequence[str], first: int) -> list[Party]:
         role = _ROTATION[place % len(_ROTATION)]
         parties.append(Party(registered, role, _lei_of(name, first + place)))
     return parties
+
+
+def cast_of(names: Sequence[str]) -> tuple[list[Party], dict[str, str]]:
+    """Return the participants of a network for a back office's own `names`, and each name's registered name.
+
+    Names and LEIs of a test network's own parties mean these (p07 makes a network of at least seven); others become
+    participants behind them, see `named_parties`.
+    """
+    known = {party.name: party.name for party in AUTHORITIES}
+    known |= {party.lei: party.name for party in AUTHORITIES}
+    numbered = numbered_parties(PARTICIPANTS_MAX)
+    places = {party.name: place for place, party in enumerate(numbered, 1)}
+    places |= {party.lei: place for place, party in enumerate(numbered, 1)}
+    others = [name for name in names if name not in known and name not in places]
+    least = PARTICIPANTS_MIN if others else PARTICIPANTS_DEFAULT
+    count = max([least, *(places[name] for name in names if name in places)])
+    made = named_parties(others, 1)
+    called = {name: party.name for name, party in zip(others, made, strict=True)}
+    return [*numbered[:count], *made], called
 
 
 def _unique(name: str, taken: set[str]) -> str:

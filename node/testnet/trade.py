@@ -15,12 +15,15 @@ from dataclasses import dataclass
 from clearing.types import Role
 from node.testnet.plan import Party
 
-OBLIGATIONS_DEFAULT = 12_000
+OBLIGATIONS_DEFAULT = 6_000
 
 
 @dataclass(frozen=True, slots=True)
 class Trade:
-    """One obligation as a back office knows it; parties and asset by name, the amount in smallest units."""
+    """One obligation as a back office knows it: parties and asset by name, the amount in smallest units.
+
+    due_ms: milliseconds since 1970 at which it lapses unaffirmed, 0 for never.
+    """
 
     identity: str
     debtor: str
@@ -28,6 +31,7 @@ class Trade:
     asset: str
     amount: int
     reference: str
+    due_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
