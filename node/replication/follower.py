@@ -258,7 +258,7 @@ class Follower(Member):
         """Leave the signed report; from here on nothing is taken."""
         tip = self._store.tip
         own = Head(tip.log_size, tip.log_root) if tip else Head(0, merkle.EMPTY_ROOT)
-        self._report = make_report(
+        report = make_report(
             error.divergence,
             own,
             note,
@@ -268,7 +268,8 @@ class Follower(Member):
             now_s=wall_s(),
         )
         _log.critical("diverged from the leader", reason=str(error), log_size=own.size)
-        write_report(self._store.directory, self._report)
+        write_report(self._store.directory, report)
+        self._report = report
 
     def _halt(self, error: Exception) -> None:
         self._halted = f"{type(error).__name__}: {error}"

@@ -5,9 +5,11 @@ Everything is real: files as `testnet` makes them, mutual TLS over loopback sock
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -58,6 +60,14 @@ async def running(network: LocalNetwork, *names: str) -> AsyncIterator[dict[str,
     finally:
         for name in reversed(list(nodes)):
             await nodes[name].stop()
+
+
+async def until(what: str, condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Wait until something holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"timed out: {what}"
+        await asyncio.sleep(0.01)
 
 
 class Party:

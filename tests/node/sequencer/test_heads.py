@@ -224,9 +224,9 @@ def test_a_cosignature_of_what_was_never_signed_is_refused(made: HeadsBench) -> 
                 keeper.add_cosignature(cosigned(unknown, FIRST)).result(WAIT_S)
         keeper.add_cosignature(cosigned(head, FIRST)).result(WAIT_S)
         # Also of what lies before the final checkpoint.
+        past = cosigned(dataclasses.replace(head, size=2), SECOND)
         with pytest.raises(UnknownHeadError):
-            past = dataclasses.replace(head, size=2)
-            keeper.add_cosignature(cosigned(past, SECOND)).result(WAIT_S)
+            keeper.add_cosignature(past).result(WAIT_S)
         assert "second" not in keeper.cosigned_sizes
 
 
