@@ -289,9 +289,11 @@ class Runtime:
 
     def _lead(self, leader: Leader, rollback: RollbackDetectedError | None) -> None:
         leader.start(rollback)
+        self._stack.callback(leader.end_waits)
         self._stack.push_async_callback(asyncio.to_thread, leader.stop)
 
     def _follow(self, follower: Follower) -> None:
+        self._stack.callback(follower.end_waits)
         self._stack.push_async_callback(follower.close)
         self._run_beside(follower.run())
 

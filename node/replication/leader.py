@@ -202,9 +202,9 @@ class Leader(Member):
     async def _pieces(
         self, index: int, height: int, rights: Rights
     ) -> AsyncGenerator[BlockPart | FinalNote, None]:
-        """Yield from block `height`, which starts at leaf `index`, for ever."""
+        """Yield from block `height`, which starts at leaf `index`, until the node stops."""
         announced = final_sent = 0
-        while True:
+        while not self._ends:
             ticket = self._broadcast.ticket()
             while (latest := self._heads.latest) is not None and index < latest[0]:
                 parts = await asyncio.to_thread(self._source.parts, height, rights, latest[1])

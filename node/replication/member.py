@@ -17,6 +17,7 @@ from node.services.facade import (
     NodeCondition,
     NodeKind,
     NodeStatus,
+    NotServingError,
     ReplicaStatus,
 )
 from node.store import Store
@@ -42,6 +43,7 @@ class Member(abc.ABC):
         self._membership = membership
         self._store = store
         self._broadcast = broadcast
+        self._ends = False
 
     @property
     @abc.abstractmethod
@@ -83,12 +85,22 @@ class Member(abc.ABC):
         return self._store.snapshot()
 
     async def final_beyond(self, size: int) -> None:
-        """Wait until the greatest final checkpoint has more than `size` leaves."""
+        """Wait until the greatest final checkpoint has more than `size` leaves.
+
+        Raises: NotServingError: the node stops first.
+        """
         while True:
             ticket = self._broadcast.ticket()
             if self.final is not None and self.final[0] > size:
                 return
+            if self._ends:
+                raise NotServingError(NodeCondition.STOPPING, "the node is stopping")
             await ticket.wait()
+
+    def end_waits(self) -> None:
+        """Send home whoever waits for something new: the node stops."""
+        self._ends = True
+        self._broadcast.fire()
 
     def _replicas(self) -> tuple[ReplicaStatus, ...]:
         return ()
