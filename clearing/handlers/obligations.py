@@ -29,10 +29,13 @@ from clearing.rules.obligations import (
 from clearing.state import Draft, OpenSubmission
 from clearing.types import ObligationState
 
-_TARGETS = {
-    InstructionKind.AFFIRM: ObligationState.AFFIRMED,
-    InstructionKind.REJECT: ObligationState.REJECTED,
-    InstructionKind.RESCIND: ObligationState.RESCINDED,
+_PROPOSED, _AFFIRMED = ObligationState.PROPOSED, ObligationState.AFFIRMED
+
+# A locked item returns to AFFIRMED when its cycle fails, and by nobody's affirmation: origins are named one by one.
+_MOVES: dict[InstructionKind, tuple[tuple[ObligationState, ...], ObligationState]] = {
+    InstructionKind.AFFIRM: ((_PROPOSED,), _AFFIRMED),
+    InstructionKind.REJECT: ((_PROPOSED,), ObligationState.REJECTED),
+    InstructionKind.RESCIND: ((_PROPOSED, _AFFIRMED), ObligationState.RESCINDED),
 }
 
 
@@ -66,18 +69,18 @@ def move_items(draft: Draft, instruction: Instruction, selection: ItemSelection)
     # The submission must exist.
     if submission is None:
         return refused(RejectCode.UNKNOWN_SUBMISSION)
-    target = _TARGETS[instruction.kind]
+    origins, target = _MOVES[instruction.kind]
     selected = select_items(
-        selection, submission.states, _movable_by(submission, instruction), target
+        selection, submission.states, _movable_by(submission, instruction), origins
     )
     # Every named item must be the actor's to move, and in a state from which it may.
     if selected.code is not RejectCode.OK:
         return refused(selected.code, selected.bad, selected.bad_items)
     items = selected.items
-    if target is ObligationState.AFFIRMED:
+    if target is _AFFIRMED:
         draft.count_open(submission.chunk.select(items), sign=1)
     else:
-        was_affirmed = submission.states.states[items] == ObligationState.AFFIRMED
+        was_affirmed = submission.states.states[items] == _AFFIRMED
         draft.count_open(submission.chunk.select(items[was_affirmed]), sign=-1)
     draft.set_states(submission, submission.states.moved(items, target))
     return recorded(draft.record(instruction.leaf, instruction.body))

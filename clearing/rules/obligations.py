@@ -309,21 +309,24 @@ def select_items(
     selection: ItemSelection,
     states: ItemStates,
     may_move: Callable[[Numbers], Mask],
-    target: ObligationState,
+    origins: tuple[ObligationState, ...],
 ) -> Selected:
-    """Resolve which items an instruction moves to `target`.
+    """Resolve which items an instruction moves.
 
-    may_move: of some items, which are the actor's to move. Without ranges, all that may move are taken; with ranges,
-    every named item must qualify; the code is the lowest that applies to any of them.
+    may_move: of some items, which are the actor's to move. origins: the states out of which the instruction moves
+    items; fewer than the lifecycle has for its target, where some moves are nobody's to ask for. Without ranges, all
+    that may move are taken; with ranges, every named item must qualify; the code is the lowest that applies to any.
     """
+    is_origin = np.zeros(256, dtype=np.bool_)
+    is_origin[[int(origin) for origin in origins]] = True
     if not selection.ranges:
-        movable = np.flatnonzero(LIFECYCLE.mask_of(states.states, target))
+        movable = np.flatnonzero(is_origin[states.states])
         items = movable[may_move(movable)]
         return Selected(RejectCode.OK if len(items) else RejectCode.NOTHING_SELECTED, items)
     count = states.count
     named = np.concatenate([np.arange(a, min(b + 1, count)) for a, b in selection.ranges])
     codes = np.zeros(len(named), dtype=np.uint16)
-    codes[~LIFECYCLE.mask_of(states.states[named], target)] = RejectCode.ITEM_STATE
+    codes[~is_origin[states.states[named]]] = RejectCode.ITEM_STATE
     codes[~may_move(named)] = RejectCode.NOT_A_PARTY
     lowest = lowest_code(codes)
     # Items past the end have no row to carry a code, and no place in the list of bad ones.
