@@ -333,13 +333,28 @@ def _head_findings(judge: _Judge, directory: Path) -> Iterator[Finding]:
         what = "heads were signed, and the file beside the database that says so is gone"
         yield table_finding(FindingKind.MISSING, heads.HEADS_FILE, what)
     for name, signed in (in_file or {}).items():
-        known = in_database.get(name, Head(0, b""))
-        if known is not None and known.size < signed.size:
-            what = (
-                f"ROLLBACK_DETECTED: {name} has signed {signed.size} leaves, the database is older "
-                "than that"
-            )
-            yield table_finding(FindingKind.DAMAGED, heads.HEADS_FILE, what)
+        yield from _signed_findings(judge, name, signed, in_database.get(name, Head(0, b"")))
+
+
+def _signed_findings(
+    judge: _Judge, name: str, signed: Head, known: Head | None
+) -> Iterator[Finding]:
+    """Compare a head in the file with the log, as start-up does, and with the database's own."""
+    if signed.size > judge.size:
+        what = (
+            f"ROLLBACK_DETECTED: {name} has signed {signed.size} leaves, the log here has "
+            f"{judge.size}"
+        )
+        yield table_finding(FindingKind.DAMAGED, heads.HEADS_FILE, what)
+        return
+    try:
+        judge.check_root(signed.size, signed.root)
+    except ClearingError as error:
+        what = f"ROLLBACK_DETECTED: what {name} has signed at {signed.size} leaves: {error}"
+        yield table_finding(FindingKind.DAMAGED, heads.HEADS_FILE, what)
+    if known is not None and known.size < signed.size:
+        what = "the file knows a newer head than the database: is this a peer's copy?"
+        yield Finding(FindingKind.NOT_CHECKED, Database.HEADS, name, what)
 
 
 def _checkpoint_findings(judge: _Judge, progress: Progress) -> Iterator[Finding]:

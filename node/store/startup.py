@@ -119,7 +119,7 @@ def check_rollback(store: Store) -> None:
 
 
 def _check_head(view: View, name: str, head: Head) -> None:
-    """Judge by the log, not by the database's own list of heads: a peer's newer copy is no rollback."""
+    """Judge by the log, not by the database's own heads: a peer's newer copy is no rollback."""
     remedy = "sign nothing; restore the newest copy, or let the node catch up from its peers"
     try:
         root = view.root(head.size)

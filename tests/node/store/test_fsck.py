@@ -27,6 +27,7 @@ from node.store import (
     tables,
 )
 from node.store.fsck import check_directory, check_store, check_view
+from node.store.heads import write_heads
 from node.store.tables import Database, Name, u64
 from tests.ledger_kit import P02
 from tests.node.store.store_kit import (
@@ -324,18 +325,35 @@ def test_a_head_of_another_root_is_found(store: Store) -> None:
     assert ("heads", "log") in damage_after(store, [(Database.HEADS, b"log", value)])
 
 
-def test_a_database_older_than_the_heads_file_is_found(store: Store) -> None:
+def test_a_log_older_than_the_heads_file_is_found(tmp_path: Path) -> None:
+    with fill(tmp_path) as store:
+        signed(store)
+    (tmp_path / "data.mdb").unlink()
+    with fill(tmp_path, history()[:-1]) as store:
+        (finding,) = check_store(store)
+    assert (finding.table, finding.is_damage) == ("signed-heads", True)
+    assert finding.what.startswith("ROLLBACK_DETECTED: log has signed")
+
+
+def test_a_heads_file_of_another_history_is_found(store: Store, tmp_path: Path) -> None:
+    write_heads(tmp_path, {"log": Head(history()[4].log_size, bytes(32))})
+    with store.snapshot() as view:
+        (finding,) = check_view(view, tmp_path, POLICY)
+    assert (finding.table, finding.is_damage) == ("signed-heads", True)
+    assert finding.what.startswith("ROLLBACK_DETECTED: what log has signed at")
+
+
+def test_a_database_that_knows_less_than_the_heads_file_is_told(store: Store) -> None:
+    """A copy from a peer has the log and not this node's own heads: no damage, and worth a look."""
     head = Head(history()[4].log_size, history()[4].log_root)
-    value = tables.guarded(Database.HEADS, b"log", head.encode())
-    for change in (value, None):
-        with undone(store) as writer:
-            if change is None:
-                writer.delete(Database.HEADS, b"log")
-            else:
-                writer.put(Database.HEADS, b"log", change)
-            findings = check_view(writer.view, store.directory, POLICY)
-        assert [f.table for f in findings] == ["signed-heads"]
-        assert findings[0].what.startswith("ROLLBACK_DETECTED")
+    with undone(store) as writer:
+        for value in (tables.guarded(Database.HEADS, b"log", head.encode()), None):
+            writer.delete(Database.HEADS, b"log")
+            if value is not None:
+                writer.put(Database.HEADS, b"log", value)
+            (finding,) = check_view(writer.view, store.directory, POLICY)
+            assert finding.kind is FindingKind.NOT_CHECKED
+            assert (finding.table, finding.key) == ("heads", "log")
 
 
 # -- witnesses

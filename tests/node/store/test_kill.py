@@ -39,6 +39,9 @@ def run_and_kill(directory: Path, chosen: random.Random) -> list[tuple[str, Head
         enough = chosen.randrange(1, 40)
         killer = threading.Timer(chosen.uniform(0, 0.05), writer.kill)
         for line in writer.stdout:
+            # Cut off in the midst of a line: nobody was told.
+            if not line.endswith("\n"):
+                break
             what, size, root = line.split()
             told.append((what, Head(int(size), bytes.fromhex(root))))
             if len(told) == enough:
