@@ -39,8 +39,8 @@ class Handshake:
         self._reported = {own_name}
         self._detected: NotServingError | None = None
         tip = store.tip
-        # Before the first block nothing can have been forgotten.
-        self._is_complete = tip is not None and tip.height == 0
+        # Before the first block nothing can have been forgotten; a leader that is the quorum by itself waits for nobody.
+        self._is_complete = (tip is not None and tip.height == 0) or self._is_quorum()
 
     @property
     def refusal(self) -> NotServingError | None:

@@ -7,6 +7,7 @@ an event loop of its own thread, so that tests may block.
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
@@ -57,6 +58,16 @@ ASSETS = (
 )  # fmt: skip
 
 
+IDENTITIES = "identities"
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def lei_of(name: str) -> str:
     """Return the LEI that a party of the tests always has."""
     return make_lei(f"TEST{NUMBERS[name]:014d}")
@@ -84,7 +95,8 @@ class OneNode:
         (directory / "ca").mkdir()
         self.authority = Authority.create(directory / "ca", NETWORK, Validity.days_from_now(60))
         self.node_dir = directory / "node"
-        place = NodePlace(NETWORK, LEADER, ReplicaRole.LEADER, "127.0.0.1:0")
+        self.endpoint = f"127.0.0.1:{free_port()}"
+        place = NodePlace(NETWORK, LEADER, ReplicaRole.LEADER, self.endpoint)
         keys = make_node(self.node_dir, place, self.authority, validity, hosts=("127.0.0.1",))
         self.policy = self._policy(keys.log, keys.cosigner)
         self.policy_path = self.node_dir / POLICY_NAME
@@ -101,7 +113,6 @@ class OneNode:
         ]
         self.config = node_config(self.node_dir, place, with_key_file=True)
         self.network_id = write_genesis(self.config.data_dir, GENESIS_MS, actions)
-        self.endpoint = ""
         self.runtime: Runtime
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, name="node", daemon=True)
@@ -116,11 +127,13 @@ class OneNode:
             network=NETWORK,
             name=name,
             lei=lei_of(name),
-            endpoints=("127.0.0.1:1",),
+            endpoints=(self.endpoint,),
             key_file_path=self.key_file,
             policy_path=self.policy_path,
         )
-        _, key = IdentityDirectory.create(self.directory / name, profile, self.authority, validity)
+        _, key = IdentityDirectory.create(
+            self.identity_path(name), profile, self.authority, validity
+        )
         return key.public_key
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -139,9 +152,8 @@ class OneNode:
         self.loop.close()
 
     def start(self) -> None:
-        """Start the node; it serves at `endpoint`."""
+        """Start the node, at the endpoint that it always has."""
         self.runtime = self.run(Runtime.start(self.config, confirm_time=True))
-        self.endpoint = f"127.0.0.1:{self.runtime.port}"
 
     def stop(self) -> None:
         """Stop the node in order."""
@@ -170,17 +182,21 @@ class OneNode:
             proposal = ministry.propose(actions)
             central_bank.approve(proposal.index)
 
+    def identity_path(self, name: str) -> Path:
+        """Return a party's identity directory."""
+        return self.directory / IDENTITIES / name
+
     def identity(self, name: str) -> IdentityDirectory:
         """Open a party's identity directory."""
-        return IdentityDirectory.open(self.directory / name)
+        return IdentityDirectory.open(self.identity_path(name))
 
     def client(self, name: str, **options: Any) -> Client:
         """Return a sync client of a party."""
-        return Client(self.identity(name), endpoints=(self.endpoint,), **options)
+        return Client(self.identity(name), **options)
 
     def async_client(self, name: str, **options: Any) -> AsyncClient:
         """Return an async client of a party; use it on the node's loop, by `run`."""
-        return AsyncClient(self.identity(name), endpoints=(self.endpoint,), **options)
+        return AsyncClient(self.identity(name), **options)
 
     def channel(self, name: str) -> grpc.Channel:
         """Return a bare channel with a party's certificate."""
