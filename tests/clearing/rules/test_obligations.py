@@ -227,9 +227,9 @@ def test_the_book_knows_the_parties_of_any_items(rows, submitter: int, data: st.
 
 
 def _naive_selection(
-    ranges: list[tuple[int, int]], states: list[int], is_party: list[bool], target: ObligationState
+    ranges: list[tuple[int, int]], states: list[int], is_party: list[bool], origins: set[int]
 ) -> tuple[RejectCode, list[int]]:
-    movable = [LIFECYCLE.allows(ObligationState(state), target) for state in states]
+    movable = [state in origins for state in states]
     if not ranges:
         taken = [at for at in range(len(states)) if is_party[at] and movable[at]]
         return (RejectCode.OK if taken else RejectCode.NOTHING_SELECTED), taken
@@ -246,9 +246,9 @@ def _naive_selection(
     return (real[0] if real else RejectCode.OK), named
 
 
-@given(STATE_COLUMN, st.sampled_from(ObligationState), st.data())
+@given(STATE_COLUMN, st.sets(st.sampled_from(ObligationState)), st.data())
 def test_a_selection_is_what_it_names_or_refused_whole(
-    states: list[int], target: ObligationState, data: st.DataObject
+    states: list[int], origins: set[int], data: st.DataObject
 ) -> None:
     size = len(states)
     is_party = data.draw(st.lists(st.booleans(), min_size=size, max_size=size))
@@ -256,9 +256,12 @@ def test_a_selection_is_what_it_names_or_refused_whole(
     ranges = list(zip(bounds[::2], bounds[1::2], strict=False))
     flags = np.array(is_party)
     selected = select_items(
-        ItemSelection(0, tuple(ranges)), _states(states), lambda at: flags[at], target
+        ItemSelection(0, tuple(ranges)),
+        _states(states),
+        lambda at: flags[at],
+        tuple(sorted(origins)),
     )
-    code, items = _naive_selection(ranges, states, is_party, target)
+    code, items = _naive_selection(ranges, states, is_party, origins)
     assert selected.code is code
     if code is RejectCode.OK:
         assert selected.items.tolist() == items
@@ -272,7 +275,7 @@ def test_the_code_of_a_selection_is_the_lowest_of_all_items_not_of_those_shown()
     is_party = np.array([True] * 199 + [False])
     selection = ItemSelection(0, ((0, 199),))
     selected = select_items(
-        selection, states, lambda items: is_party[items], ObligationState.AFFIRMED
+        selection, states, lambda items: is_party[items], (ObligationState.PROPOSED,)
     )
     assert selected.code is RejectCode.NOT_A_PARTY
     assert (len(selected.bad), selected.bad_items) == (BAD_ITEMS_SHOWN, 200)
