@@ -9,7 +9,7 @@ import asyncio
 
 
 class Broadcast:
-    """Wakes everyone who waits. Belongs to one event loop; `fire` may be called from any thread.
+    """Wakes everyone who waits. Belongs to one event loop, `loop`; `fire` may be called from any thread.
 
     A waiter takes a ticket first, then looks at what it waits for, and waits on the ticket only if that has not come:
     so nothing that moves in between is missed.
@@ -17,7 +17,7 @@ class Broadcast:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Wake coroutines of `loop`."""
-        self._loop = loop
+        self.loop = loop
         self._event = asyncio.Event()
 
     def ticket(self) -> asyncio.Event:
@@ -26,8 +26,8 @@ class Broadcast:
 
     def fire(self) -> None:
         """Wake everyone who holds a ticket now; does nothing once the loop is closed."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._wake)
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
         event, self._event = self._event, asyncio.Event()

@@ -21,6 +21,7 @@ from clearing.log.note import Note
 from clearing.log.policy import Policy
 from clearing.records.transaction import Transaction
 from clearing.rules.registry import Registry
+from node.bridge import Bridge
 from node.broadcast import Broadcast
 from node.observability import Metrics
 from node.replication.handshake import Handshake as HandshakeRule
@@ -92,6 +93,7 @@ class Leader(Member):
             limits=limits,
         )
         self._source = self.make_source()
+        self._bridge = Bridge(broadcast.loop)
         self._connected: dict[str, NodeKind] = {}
 
     def make_source(self) -> BlockSource:
@@ -140,7 +142,7 @@ class Leader(Member):
 
     async def submit(self, transaction: Transaction) -> Outcome:
         """Order one transaction; see services.facade.Ledger."""
-        return await asyncio.wrap_future(self._sequencer.submit(transaction))
+        return await self._bridge.result(self._sequencer.submit(transaction))
 
     def position_proof(self, participant: int, asset: int) -> PositionProof:
         """Return one position with its audit paths; see services.facade.Ledger."""
@@ -227,7 +229,7 @@ class Leader(Member):
         """Take a follower's cosigned head; see services.facade.Replication."""
         parsed = Note.parse(note)
         Checkpoint.parse(parsed.text)
-        return await asyncio.wrap_future(self._heads.add_cosignature(parsed))
+        return await self._bridge.result(self._heads.add_cosignature(parsed))
 
     def head(self) -> NodeHead:
         """Return the newest head that the log has signed."""
