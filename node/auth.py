@@ -26,7 +26,7 @@ from clearing.rules.registry import Registry
 from clearing.types import SUPERVISORS, Role
 from node.identity import Identity, IdentityKind, peer_identity
 from node.rpc_errors import Refusal, of_refusal, refusal
-from node.services.facade import NodeRefusalError
+from node.services.facade import NodeCondition, NodeRefusalError, NotServingError
 
 # Quoted: only the stubs know these classes as generic.
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -46,6 +46,7 @@ class Rule(enum.Enum):
     CONNECTED = "whoever holds a certificate of the network"
 
 
+_NO_REGISTER = "this node has not received the network's first block yet"
 _V1 = "/clearing.v1."
 RULES: Mapping[str, Rule] = {
     f"{_V1}ParticipantService/Submit": Rule.WRITE,
@@ -154,6 +155,9 @@ class Access:
 
     def _admit_participant(self, rule: Rule, identity: Identity) -> Caller:
         registry, time_ms = self._registry()
+        # A follower on its first start knows nobody until block 0 is there: that passes, an unknown party does not.
+        if not registry.participants:
+            raise of_refusal(NotServingError(NodeCondition.CATCHING_UP, _NO_REGISTER))
         number = self._numbers_of(registry).get(identity.name)
         # A certificate of the network may name a party that the register does not know.
         if number is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import grpc
 import pytest
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
@@ -134,6 +135,16 @@ def test_whoever_is_not_proven_or_not_registered_is_nobody(
         access.admit(method, context)
     known = context.get("peer_uri", [b""])[0].startswith(b"spiffe://clearing.test/participant/TEST")
     assert caught.value.reason == ("NOT_AUTHORISED" if known and "none" in method else "UNAUTHENTICATED")  # fmt: skip
+
+
+@pytest.mark.parametrize("method", RULES)
+def test_a_node_without_its_first_block_asks_to_come_back(method: str) -> None:
+    identity = Identity(NETWORK, IdentityKind.PARTICIPANT, make_lei("TEST00000000000000"))
+    with pytest.raises(RpcError) as caught:
+        access_for(Registry()).admit(method, auth_context(identity))
+    assert caught.value.reason == "CATCHING_UP"
+    assert caught.value.status is grpc.StatusCode.UNAVAILABLE
+    assert caught.value.retry_after_ms
 
 
 def test_rights_follow_the_register_at_once() -> None:
