@@ -79,7 +79,10 @@ class OpenSubmission:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Delta:
-    """What one block changes. `rows` are to be written in this order; the rest is what State.advance takes over."""
+    """What one block changes. `rows` are to be written in this order; the rest is what State.advance takes over.
+
+    To be taken over once, by the State it was computed from: what is new in it becomes part of that State.
+    """
 
     rows: tuple[Row, ...]
     height: int
