@@ -12,18 +12,20 @@ is rebuilt when *that* file changes, so a kernel calls only kernels of its own f
 from __future__ import annotations
 
 import enum
+import functools
+import importlib.util
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar, cast
 
 import numpy as np
 
 from clearing.errors import ClearingError
 
-numba: Any
-try:
-    import numba
-except ImportError:  # no wheel for this platform: every function runs its numpy form
-    numba = None
+HAS_NUMBA: Final = importlib.util.find_spec("numba") is not None
+"""Whether kernels can be compiled here; where there is no wheel every function runs its numpy form.
+
+numba itself is imported at the first compiled call: it is half the start of a process, and most never make one.
+"""
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
 _Item = TypeVar("_Item")
@@ -48,12 +50,12 @@ class Engine(enum.Enum):
         """
         if self is Engine.PORTABLE:
             return portable
-        if numba is None:
+        if not HAS_NUMBA:
             raise EngineUnavailable("numba is not installed: install it or use Engine.PORTABLE")
         return compiled
 
 
-DEFAULT: Final = Engine.PORTABLE if numba is None else Engine.COMPILED
+DEFAULT: Final = Engine.COMPILED if HAS_NUMBA else Engine.PORTABLE
 
 
 class Runner(Protocol):
@@ -73,23 +75,40 @@ def in_turn(work: Callable[[_Item], _Answer], items: Iterable[_Item], /) -> Iter
     return map(work, items)
 
 
+class _Kernel:
+    """A scalar loop that is compiled at its first call, cached on disk."""
+
+    def __init__(self, function: Callable[..., object]) -> None:
+        functools.update_wrapper(self, function)
+        self._function = function
+
+    @functools.cached_property
+    def _compiled(self) -> Any:
+        import numba  # noqa: PLC0415 - see HAS_NUMBA
+
+        try:
+            return numba.njit(cache=True, nogil=True, error_model="numpy")(self._function)
+        except RuntimeError:  # neither package nor home directory can be written: compile each time
+            return numba.njit(nogil=True, error_model="numpy")(self._function)
+
+    @property
+    def _numba_type_(self) -> Any:
+        """By this numba compiles a call of one kernel in another: it asks any object that it meets."""
+        return self._compiled._numba_type_
+
+    def __call__(self, *arguments: object) -> object:
+        return self._compiled(*arguments)
+
+
 def jit(function: _Function) -> _Function:
     """Compile a scalar loop over arrays, cached on disk, without the interpreter lock and bounds checks.
 
     The function must validate every index it did not make itself: a bad one corrupts memory. Integers of
     different signedness must never meet in one expression: numba would make them floats.
 
-    Returns: the compiled function, or the function itself where numba is missing.
+    Returns: the kernel, compiled when it is first called, or the function itself where numba is missing.
     """
-    if numba is None:
-        return function
-    try:
-        compiled: _Function = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
-    except (
-        RuntimeError
-    ):  # neither the package nor the home directory can be written: compile each time
-        compiled = numba.njit(nogil=True, error_model="numpy")(function)
-    return compiled
+    return cast("_Function", _Kernel(function)) if HAS_NUMBA else function
 
 
 def describe(engine: Engine = DEFAULT) -> dict[str, str]:
@@ -98,6 +117,8 @@ def describe(engine: Engine = DEFAULT) -> dict[str, str]:
     Returns: name -> text; never part of a hashed result.
     """
     facts = {"kernels": engine.value, "numpy": np.__version__}
-    if engine is Engine.COMPILED and numba is not None:
+    if engine is Engine.COMPILED and HAS_NUMBA:
+        import numba  # noqa: PLC0415 - see HAS_NUMBA
+
         facts["numba"] = str(numba.__version__)
     return facts

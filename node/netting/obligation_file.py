@@ -23,7 +23,7 @@ import numpy as np
 
 from clearing.errors import REMEDIES, RejectCode
 from clearing.netting.columns import AssetColumns
-from clearing.netting.engine import numba
+from clearing.netting.engine import HAS_NUMBA
 from node.csv_file import (
     FIELD_CHARACTERS_MAX,
     FORMAT_REMEDIES,
@@ -77,7 +77,7 @@ def read_obligations(data: bytes, advance: Advance = _silent) -> ObligationTable
 
     Raises: FaultyFileError: one row a fault (the first 100, and the count of all); nothing of the file is used.
     """
-    if numba is not None and len(data) >= SCAN_BYTES_MIN:
+    if HAS_NUMBA and len(data) >= SCAN_BYTES_MIN:
         table = scan_plain(data, advance)
         if table is not None:
             return table
