@@ -81,8 +81,10 @@ class _Module:
 def _folder(folder: str) -> tuple[_Module, ...]:
     modules = []
     for path in sorted((ROOT / folder).rglob("*.py")):
-        name, text = path.relative_to(ROOT).as_posix(), path.read_text()
-        if not name.startswith("node/pb/"):  # generated
+        name = path.relative_to(ROOT).as_posix()
+        is_hidden = any(part.startswith(".") for part in pathlib.PurePath(name).parts)  # environments
+        if not is_hidden and not name.startswith("node/pb/"):  # generated
+            text = path.read_text()
             tree = ast.parse(text)
             modules.append(_Module(name, text, tree, tuple(ast.walk(tree))))
     assert modules, f"nothing found in {folder}: has the layout changed?"
