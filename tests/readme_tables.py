@@ -11,11 +11,15 @@ from collections.abc import Callable
 
 from clearing.codec import Layout
 from clearing.errors import REMEDIES, RejectCode
-from clearing.records import instruction, leaves, obligation, submission
+from clearing.ledger import Outcome
+from clearing.records import instruction, leaves, obligation, receipt, submission
 from clearing.rules import cycles, obligations, settlement
 from clearing.rules.lifecycle import Lifecycle
 from clearing.rules.positions import Position
+from node.auth import RULES, Rule
+from node.rpc_errors import Refusal, refusal, rejection
 
+EXAMPLE = pathlib.Path(__file__).parent / "node" / "client" / "example.py"
 README = pathlib.Path(__file__).parent.parent / "README.md"
 
 
@@ -52,6 +56,8 @@ def layouts() -> str:
         leaves.ExpiredLeaf.LAYOUT,
         leaves.SealLeaf.LAYOUT,
         Position.LAYOUT,
+        receipt.RECEIPT_LAYOUT,
+        receipt.POSITION_LAYOUT,
     )
     return "\n\n".join(map(layout_table, shown))
 
@@ -78,7 +84,45 @@ def reject_codes() -> str:
     return "\n".join(rows)
 
 
+def client_example() -> str:
+    """Return the example that tests/node/client/test_client.py runs, without its docstring."""
+    text = EXAMPLE.read_text().partition('"""\n\n')[2]
+    return f"```python\n{text.rstrip()}\n```"
+
+
+def rights() -> str:
+    """Return who may make which call."""
+    rows = ["| calls | who, and what of |", "| --- | --- |"]
+    for rule in Rule:
+        names = [method.rpartition(".")[2] for method, found in RULES.items() if found is rule]
+        services: dict[str, list[str]] = {}
+        for name in names:
+            service, _, call = name.partition("/")
+            services.setdefault(service, []).append(call)
+        calls = "; ".join(f"{service}: {', '.join(found)}" for service, found in services.items())
+        rows.append(f"| {calls} | {rule.value} |")
+    return "\n".join(rows)
+
+
+def refusals() -> str:
+    """Return the refusals of a node's own with their gRPC status, and the statuses of the reject codes."""
+    rows = ["| reason | gRPC status | what to do |", "| --- | --- | --- |"]
+    for reason in Refusal:
+        made = refusal(reason, "")
+        rows.append(f"| {reason.value} | {made.status.name} | {made.remedy} |")
+    statuses: dict[str, list[str]] = {}
+    for code in RejectCode:
+        if code is not RejectCode.OK:
+            status = rejection(Outcome(code, -1)).status.name
+            statuses.setdefault(status, []).append(code.name)
+    rows += [f"| {', '.join(codes)} | {status} | see above |" for status, codes in statuses.items()]
+    return "\n".join(rows)
+
+
 PARTS: dict[str, Callable[[], str]] = {
+    "client example": client_example,
+    "rights": rights,
+    "refusals": refusals,
     "layouts": layouts,
     "lifecycles": lifecycles,
     "reject-codes": reject_codes,
