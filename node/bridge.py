@@ -2,8 +2,8 @@
 
 Lives here: Bridge. May not live here: what is waited for.
 
-`asyncio.wrap_future` wakes the event loop once a result, by a write to its own pipe; a block that acknowledges a
-thousand transactions wakes it once here.
+`asyncio.wrap_future` wakes the event loop once a result, by a write to its own pipe; a block that
+acknowledges a thousand transactions wakes it once here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Bridge:
         self._arrived: list[tuple[asyncio.Future[Any], Future[Any]]] = []
 
     async def result(self, future: Future[T]) -> T:
-        """Return the future's result, or raise its exception; a cancelled caller cancels it if that is still possible."""
+        """Return the future's result or raise its exception; cancelled, try to cancel it."""
         waiter: asyncio.Future[T] = self._loop.create_future()
         future.add_done_callback(functools.partial(self._arrive, waiter))
         try:

@@ -9,10 +9,10 @@ import asyncio
 
 
 class Broadcast:
-    """Wakes everyone who waits. Belongs to one event loop, `loop`; `fire` may be called from any thread.
+    """Wakes everyone who waits on its event loop, `loop`; `fire` may be called from any thread.
 
-    A waiter takes a ticket first, then looks at what it waits for, and waits on the ticket only if that has not come:
-    so nothing that moves in between is missed.
+    A waiter takes a ticket first, then looks at what it waits for, and waits on the ticket only if
+    that has not come: so nothing that moves in between is missed.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -1,10 +1,12 @@
 """One node, put together, started in order and stopped in order: the only place that wires.
 
-Lives here: from configuration to a running node and back. May not live here: anything that is more than wiring.
+Lives here: from configuration to a running node and back. May not live here: anything that is more
+than wiring.
 
-Start: files and keys checked; store opened, its tail checked; the ledger loaded; then the server, so that status and
-reads are answered; then ordering or following. Stop: no new work, what was accepted is finished, then the reverse.
-A defect or a failed disk stops the node with an error, and so does a second process on the same directory.
+Start: files and keys checked; store opened, its tail checked; the ledger loaded; then the server,
+so that status and reads are answered; then ordering or following. Stop: no new work, what was
+accepted is finished, then the reverse. A defect or a failed disk stops the node with an error, and
+so does a second process on the same directory.
 """
 
 from __future__ import annotations
@@ -61,7 +63,7 @@ _KINDS = {
 
 
 class NodeHaltedError(ClearingError):
-    """The node stopped because of a defect or a failed disk; its log and its directory hold the report."""
+    """A defect or a failed disk stopped the node; its log and its directory hold the report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +79,14 @@ class Trust:
 def open_trust(config: NodeConfig, passphrase: Passphrase | None) -> Trust:
     """Open policy and keys and check that they belong together.
 
-    Raises: SetupError, DecodeError: a file is missing or unfit, a key does not open, or the policy does not list it.
+    Raises: SetupError, DecodeError: a file is missing or unfit, a key does not open, or the policy
+    does not list it.
     """
     policy = Policy.parse(read_public(config.policy_path))
     if len(policy.logs) != 1:
         raise SetupError(
-            f"{config.policy_path} lists {len(policy.logs)} logs and must list one: the embedded sequencer has one key"
+            f"{config.policy_path} lists {len(policy.logs)} logs and must list one: the embedded "
+            "sequencer has one key"
         )
     log_key = policy.logs[0].key
     secret: Secret | None = KeyFile(config.key_file_path) if config.key_file_path else passphrase
@@ -91,28 +95,32 @@ def open_trust(config: NodeConfig, passphrase: Passphrase | None) -> Trust:
     listed = {witness.name: witness.key for witness in policy.witnesses}.get(config.node_name)
     if listed is None:
         raise SetupError(
-            f"{config.policy_path} has no witness {config.node_name}: have this node's key put into the policy"
+            f"{config.policy_path} has no witness {config.node_name}: have this node's key put "
+            "into the policy"
         )
     cosigner = CosignerSigner(SigningKey.load(config.signing_key_path, secret), listed.name)
     # A cosignature by another key than the listed one would count for nobody.
     if cosigner.key != listed:
         raise SetupError(
-            f"{config.signing_key_path} is not the key of {config.node_name} in {config.policy_path}: restore the pair"
+            f"{config.signing_key_path} is not the key of {config.node_name} in "
+            f"{config.policy_path}: restore the pair"
         )
     log = None
     if config.log_key_path is not None:
         log = LogSigner(SigningKey.load(config.log_key_path, secret), log_key.name)
         if log.key != log_key:
             raise SetupError(
-                f"{config.log_key_path} is not the log's key in {config.policy_path}: restore the pair"
+                f"{config.log_key_path} is not the log's key in {config.policy_path}: restore the "
+                "pair"
             )
     return Trust(policy, log_key.name, cosigner, log)
 
 
 def open_store(config: NodeConfig) -> tuple[Store, RollbackDetectedError | None]:
-    """Open the node's store, check its tail, and say whether it is older than what was signed from it.
+    """Open and check the node's store; say whether it is older than what was signed from it.
 
-    Raises: StoreError: it is locked, damaged or of another version; SetupError: a leader's store is empty.
+    Raises: StoreError: it is locked, damaged or of another version; SetupError: a leader's store is
+    empty.
     """
     settings = StoreSettings(
         map_bytes=config.map_size_bytes, free_bytes_min=config.free_disk_bytes_min
@@ -139,8 +147,8 @@ def open_store(config: NodeConfig) -> tuple[Store, RollbackDetectedError | None]
 class Runtime:
     """A running node: made by `start`, ended by `stop`.
 
-    config, member, port: what it was told, the ledger as it holds it, where it serves. halted: set when the node must
-    stop because of `halt_reason`.
+    config, member, port: what it was told, the ledger as it holds it, where it serves. halted: set
+    when the node must stop because of `halt_reason`.
     """
 
     def __init__(self, config: NodeConfig) -> None:
@@ -165,7 +173,8 @@ class Runtime:
         """Start a node and return it once it serves.
 
         confirm_time: the operator vouches for this machine's clock (sequencer/clock.py).
-        Raises: SetupError, DecodeError, StoreError: nothing is left running; the text says what to do.
+        Raises: SetupError, DecodeError, StoreError: nothing is left running; the text says what to
+        do.
         """
         runtime = cls(config)
         try:
@@ -176,7 +185,7 @@ class Runtime:
         return runtime
 
     async def stop(self) -> None:
-        """Take nothing new, finish what was accepted, end everything; a second call does nothing."""
+        """Take nothing new, finish what was accepted, end everything; again: do nothing."""
         await self._stack.aclose()
 
     def halt(self, reason: str) -> None:
@@ -273,7 +282,8 @@ class Runtime:
                 origin=trust.origin,
             )
 
-        # Where it is known what was signed, catching up with it is enough; else nothing may be signed at all.
+        # Where it is known what was signed, catching up with it is enough; else nothing may be
+        # signed at all.
         is_known = (store.directory / HEADS_FILE).exists()
         return Follower(
             membership,
@@ -375,7 +385,8 @@ def run(
 ) -> None:
     """Run the node of a configuration file until SIGTERM or SIGINT; it logs JSON lines to stderr.
 
-    passphrase: opens the sealed keys where the configuration names no key file. confirm_time: see Runtime.start.
+    passphrase: opens the sealed keys where the configuration names no key file. confirm_time: see
+    Runtime.start.
     Raises: SetupError, DecodeError, StoreError: it cannot start; NodeHaltedError: it had to stop.
     """
     config = load_config(config_path)

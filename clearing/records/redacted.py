@@ -1,11 +1,12 @@
-"""A submission as its counterparty's node may keep it: all commitments, and only the counterparty's own items.
+"""A submission as a counterparty's node may keep it: all commitments, and its own items.
 
-Lives here: the bytes of a redacted submission body, how it is cut from a whole body, and its verification against
-the signed leaf. May not live here: who may see what (node/replication), transport.
+Lives here: the bytes of a redacted submission body, how it is cut from a whole body, and its
+verification against the signed leaf. May not live here: who may see what (node/replication),
+transport.
 
-Layout, little-endian: the header, then `count` commitments of 32 bytes in item order, then the openings in
-ascending item order, each `item u32 || salt (16) || record`. Whoever holds it can prove each opened item against the
-log, and can learn nothing of the others: their salts are missing.
+Layout, little-endian: the header, then `count` commitments of 32 bytes in item order, then the
+openings in ascending item order, each `item u32 || salt (16) || record`. Whoever holds it can prove
+each opened item against the log, and can learn nothing of the others: their salts are missing.
 Invariant: a decoded value re-encodes to the same bytes.
 Source: own design (README, decision 2).
 """
@@ -40,7 +41,7 @@ OPENING_LAYOUT = Layout(
 
 @dataclass(frozen=True, slots=True)
 class RedactedSubmission:
-    """Commitments of all items, packed, 32 bytes each; and (item, salt || record) of those that are opened, ascending."""
+    """All commitments, packed, 32 bytes each; (item, salt || record) of opened items, ascending."""
 
     commitments: bytes
     openings: tuple[tuple[int, bytes], ...]
@@ -49,8 +50,8 @@ class RedactedSubmission:
     def of(cls, submission: Submission, participant: int, commitments: bytes | None = None) -> Self:
         """Cut from a whole submission what `participant`, as debtor or creditor of items, may see.
 
-        `commitments` are those of the submission, packed, where the caller has them at hand: they cost a hash an item.
-        Caller's duty: the submission carries its body.
+        `commitments` are those of the submission, packed, where the caller has them at hand: they
+        cost a hash an item. Caller's duty: the submission carries its body.
         """
         items = submission.items()
         own = np.flatnonzero((items["debtor"] == participant) | (items["creditor"] == participant))
@@ -81,7 +82,8 @@ class RedactedSubmission:
     def decode(cls, data: bytes) -> Self:
         """Parse the canonical bytes.
 
-        Raises: DecodeError: wrong length or version, too many items, or openings that do not ascend below the count.
+        Raises: DecodeError: wrong length or version, too many items, or openings that do not ascend
+        below the count.
         """
         head = HEADER_LAYOUT.decode(data[: HEADER_LAYOUT.width])
         if head["version"] != REDACTED_VERSION:
@@ -106,8 +108,8 @@ class RedactedSubmission:
     def verify(self, leaf: Submission) -> None:
         """Check that this is a redaction of the submission with this signed leaf.
 
-        Raises: VerificationError: another number of items, commitments that do not lead to the signed root, or an
-        opening that does not open its commitment.
+        Raises: VerificationError: another number of items, commitments that do not lead to the
+        signed root, or an opening that does not open its commitment.
         """
         if self.count != leaf.count:
             raise VerificationError(f"the leaf has {leaf.count} items, the redaction {self.count}")

@@ -1,10 +1,12 @@
 """The report that a replica leaves when it does not agree with its leader.
 
-Lives here: Divergence, the signed report, its file. May not live here: finding a divergence (replica.py).
+Lives here: Divergence, the signed report, its file. May not live here: finding a divergence
+(replica.py).
 
-The report is a signed note: the text of a checkpoint of the replica's own head under an origin of its own
-(`<log origin>/divergence/<node>`), whose further lines say what was received, cosigned by the replica. So it verifies
-with stock tools and the key that the policy lists, and nobody takes it for a checkpoint of the log.
+The report is a signed note: the text of a checkpoint of the replica's own head under an origin of
+its own (`<log origin>/divergence/<node>`), whose further lines say what was received, cosigned by
+the replica. So it verifies with stock tools and the key that the policy lists, and nobody takes it
+for a checkpoint of the log.
 
     <log origin>/divergence/<node>
     <leaves in the replica's log>
@@ -37,7 +39,10 @@ _NOTHING = "-"
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
-    """What differs: block, first leaf, its hash as the replica computed it and as it came (b"" for none), and why."""
+    """What differs: the block, its first leaf that does, its hash here and as it came, and why.
+
+    A hash is b"" where that side has no such leaf.
+    """
 
     height: int
     leaf: int
@@ -69,8 +74,9 @@ def make_report(
     signer: Signer,
     now_s: int,
 ) -> bytes:
-    """Return the signed report. own: the replica's head before the block; note: the leader's, over the block.
+    """Return the signed report.
 
+    own: the replica's head before the block; note: the leader's, over the block.
     Raises: DecodeError: a text that a note cannot carry.
     """
     why = " ".join("".join(c if c.isprintable() else " " for c in divergence.why).split())
@@ -87,8 +93,9 @@ def make_report(
 
 
 def parse_report(data: bytes) -> tuple[Checkpoint, Divergence, bytes]:
-    """Return the replica's own head, what differs, and the leader's note. The caller verifies the signature.
+    """Return the replica's own head, what differs, and the leader's note.
 
+    The caller verifies the signature.
     Raises: DecodeError: not such a report.
     """
     head = Checkpoint.parse(Note.parse(data).text)

@@ -1,11 +1,11 @@
-"""A follower: takes the leader's blocks, cosigns its heads, and is what the services of such a node stand on.
+"""A follower: takes the leader's blocks, cosigns its heads, answers its node's services.
 
-Lives here: Follower: catching up, cosigning, reconnecting, what a follower answers. May not live here: checking a
-block (replica.py), the connection (link.py), serving gRPC (services).
+Lives here: Follower: catching up, cosigning, reconnecting, what a follower answers. May not live
+here: checking a block (replica.py), the connection (link.py), serving gRPC (services).
 
-Invariants: blocks, heads and checkpoints are written by one thread; a head is cosigned only when the log here ends
-with it; after a divergence nothing is taken or cosigned until an operator has removed the report. Memory is bounded
-by one block, whatever the distance to the leader.
+Invariants: blocks, heads and checkpoints are written by one thread; a head is cosigned only when
+the log here ends with it; after a divergence nothing is taken or cosigned until an operator has
+removed the report. Memory is bounded by one block, whatever the distance to the leader.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ _log = structlog.get_logger(__name__)
 
 RECONNECT_S_MIN = 0.05
 RECONNECT_S_MAX = 2.0
-"""Longest pause between two attempts to reach the leader; each is drawn anew so that followers do not come at once."""
+"""Longest pause between two attempts to reach the leader; each is drawn anew so that followers do
+not come at once.
+"""
 
 DROP_EVERY = 64
 """After so many cosigned heads the signature lines kept for older ones are dropped."""
@@ -67,8 +69,8 @@ T = TypeVar("T")
 class Follower(Member):
     """A node that follows; implements services.facade.Ledger and Replication.
 
-    replica: full or witness, over `store`. connect: makes a fresh Link. on_halt: called once with the reason when a
-    defect or a failed disk ended all following.
+    replica: full or witness, over `store`. connect: makes a fresh Link. on_halt: called once with
+    the reason when a defect or a failed disk ended all following.
     """
 
     def __init__(
@@ -84,7 +86,10 @@ class Follower(Member):
         on_halt: Callable[[str], None],
         may_not_cosign: str = "",
     ) -> None:
-        """Prepare to follow; `run` does. may_not_cosign: why this node may cosign nothing, as long as it runs."""
+        """Prepare to follow; `run` does.
+
+        may_not_cosign: why this node may cosign nothing as long as it runs.
+        """
         super().__init__(membership, store, broadcast)
         self._replica = replica
         self._cosigner = cosigner
@@ -127,7 +132,8 @@ class Follower(Member):
             except (StoreFullError, StoreBusyError) as error:
                 self._disk_full = str(error)
                 _log.error("block not kept", reason=str(error))
-            except Exception as error:  # noqa: BLE001 - whatever else escapes is a defect of ours or a failed disk: halt
+            # Whatever else escapes is a defect of ours or a failed disk.
+            except Exception as error:  # noqa: BLE001 - halts
                 self._halt(error)
                 return
             finally:
@@ -138,7 +144,7 @@ class Follower(Member):
             pause_s = min(2 * pause_s, RECONNECT_S_MAX)
 
     async def close(self) -> None:
-        """Let the write under way finish and end the writer's thread; call it after `run` has ended."""
+        """Let the write under way finish and end the writer's thread; for after `run` has ended."""
         for task in self._sending:
             task.cancel()
         await asyncio.to_thread(self._writer.shutdown)
@@ -148,7 +154,7 @@ class Follower(Member):
         return tip.log_size if tip else 0
 
     async def _in_writer(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `work` in the writer's thread; once begun it ends, also when the caller is cancelled."""
+        """Run `work` in the writer's thread; once begun it ends, whether the caller waits or not."""
         return await asyncio.get_running_loop().run_in_executor(
             self._writer, lambda: work(*args, **kwargs)
         )
@@ -171,7 +177,7 @@ class Follower(Member):
                     return
 
     async def _take(self, received: Received) -> bytes | None:
-        """Take what came; return a note with this node's cosignature where there is a head to cosign."""
+        """Take what came; return the cosigned note where there is a head to cosign."""
         if isinstance(received, FinalNote):
             await self._in_writer(self._keep_final, received.note)
             return None
@@ -228,7 +234,10 @@ class Follower(Member):
         return next(line for line in note.signatures if (line.name, line.key_id) in keys)
 
     def _cosigned_note(self) -> bytes:
-        """Return the greatest head ever cosigned here, with the log's signature where it is kept; b"" for none."""
+        """Return the greatest head ever cosigned here, b"" for none.
+
+        The log's signature stands under it too, where it is kept.
+        """
         again = self._cosigner.cosign_again(self._membership.origin)
         if again is None:
             return b""
@@ -289,7 +298,7 @@ class Follower(Member):
         return self._final
 
     def latest_note(self) -> bytes | None:
-        """Return the newest head that the log has signed and this node has verified, final or not, or None."""
+        """Return the newest head signed by the log and verified here, final or not, or None."""
         return self._latest_note
 
     async def submit(self, transaction: Transaction) -> Outcome:  # noqa: ARG002 - the protocol's
@@ -308,7 +317,8 @@ class Follower(Member):
             return NodeCondition.HALTED, f"{self._halted}: look at the node's log, then restart it"
         if self._report:
             return NodeCondition.DIVERGED, (
-                "this replica's own work differs from the leader's: the signed report is in its directory"
+                "this replica's own work differs from the leader's; the signed report is in its "
+                "directory"
             )
         if self._may_not_cosign or self._rolled_back:
             return NodeCondition.ROLLBACK_DETECTED, self._may_not_cosign or self._rolled_back
@@ -323,7 +333,10 @@ class Follower(Member):
     def _divergence_report(self) -> bytes:
         return self._report
 
-    def stream(self, handshake: Handshake) -> AsyncGenerator[BlockPart | FinalNote, None]:  # noqa: ARG002 - the protocol's
+    def stream(
+        self,
+        handshake: Handshake,  # noqa: ARG002 - the protocol's
+    ) -> AsyncGenerator[BlockPart | FinalNote, None]:
         """Refuse: blocks come from the leader. Raises: NotLeaderError: when first iterated."""
         return _refusing(NotLeaderError(self.leader_endpoint))
 

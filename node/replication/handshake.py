@@ -1,15 +1,16 @@
 """Whether a leader may write and sign: what its followers hold is heard first.
 
-Lives here: Handshake, the rule that keeps a leader with an old database from making a second history. May not live
-here: transport, signing.
+Lives here: Handshake, the rule that keeps a leader with an old database from making a second
+history. May not live here: transport, signing.
 
-A leader whose log is longer than its genesis waits until followers that make the policy's quorum, itself included,
-have reported the greatest head they ever cosigned. Each report is compared with the leader's own log. One head that
-is ahead of it, or contradicts it, and that the log itself has signed, means that this database is not the newest:
-ROLLBACK_DETECTED, and nothing is written or signed. Any quorum shares a follower with the quorum of every earlier
-final checkpoint, so nothing final can be forgotten.
-Source: own design; the need for it is C2SP tlog-checkpoint ("a log must not sign a checkpoint inconsistent with any
-it signed before").
+A leader whose log is longer than its genesis waits until followers that make the policy's quorum,
+itself included, have reported the greatest head they ever cosigned. Each report is compared with
+the leader's own log. One head that is ahead of it, or contradicts it, and that the log itself has
+signed, means that this database is not the newest: ROLLBACK_DETECTED, and nothing is written or
+signed. Any quorum shares a follower with the quorum of every earlier final checkpoint, so nothing
+final can be forgotten.
+Source: own design; the need for it is C2SP tlog-checkpoint ("a log must not sign a checkpoint
+inconsistent with any it signed before").
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ class Handshake:
         self._reported = {own_name}
         self._detected: NotServingError | None = None
         tip = store.tip
-        # Before the first block nothing can have been forgotten; a leader that is the quorum by itself waits for nobody.
+        # Before the first block nothing can have been forgotten; a leader that is the quorum by
+        # itself waits for nobody.
         self._is_complete = (tip is not None and tip.height == 0) or self._is_quorum()
 
     @property
@@ -52,11 +54,12 @@ class Handshake:
         reported = ", ".join(sorted(self._reported))
         return NotServingError(
             NodeCondition.WAITING_FOR_REPLICAS,
-            f"heads of {reported} are known; replicas that make the quorum with them must connect first",
+            f"heads of {reported} are known; replicas that make the quorum with them must connect "
+            "first",
         )
 
     def detect(self, why: str) -> NotServingError:
-        """Note that this node's memory is not the newest, for good, and return the refusal that says so."""
+        """Note for good that this memory is not the newest; return the refusal that says so."""
         with self._lock:
             if self._detected is None:
                 self._detected = NotServingError(
@@ -67,8 +70,8 @@ class Handshake:
     def report(self, name: str, note: bytes) -> None:
         """Take the greatest head that follower `name` ever cosigned, b"" for none.
 
-        Raises: DecodeError, VerificationError: the note is malformed, or not signed by the log and by that follower;
-        NotServingError: ROLLBACK_DETECTED, now or before.
+        Raises: DecodeError, VerificationError: the note is malformed, or not signed by the log and
+        by that follower; NotServingError: ROLLBACK_DETECTED, now or before.
         """
         if note:
             theirs, by_log = self._verified(name, note)
@@ -89,7 +92,7 @@ class Handshake:
         return True
 
     def _verified(self, name: str, data: bytes) -> tuple[Checkpoint, bool]:
-        """Return the checkpoint of a note that the follower has cosigned, and whether the log has signed it too."""
+        """Return the checkpoint of a follower's note, and whether the log has signed it too."""
         note = Note.parse(data)
         key = self._witnesses.get(name)
         if key is None:
@@ -110,8 +113,8 @@ class Handshake:
     def _compare(self, name: str, theirs: Checkpoint, *, is_evidence: bool) -> None:
         """Hold a follower's head against the log here.
 
-        Without the log's own signature a head that does not fit is no evidence: one follower alone must not be able
-        to stop the leader with a head it made up. It is not counted, either.
+        Without the log's own signature a head that does not fit is no evidence: one follower alone
+        must not be able to stop the leader with a head it made up. It is not counted, either.
         """
         with self._store.snapshot() as view:
             tip = view.tip

@@ -1,10 +1,11 @@
 """The leader: orders, signs, feeds its followers, and is what the services of such a node stand on.
 
-Lives here: Leader, which puts sequencer, heads and handshake together and streams blocks. May not live here: group
-commit (sequencer/embedded.py), signing (sequencer/heads.py), redaction (source.py), serving gRPC (services).
+Lives here: Leader, which puts sequencer, heads and handshake together and streams blocks. May not
+live here: group commit (sequencer/embedded.py), signing (sequencer/heads.py), redaction
+(source.py), serving gRPC (services).
 
-Invariants: nothing is ordered or signed before the handshake allows it; a follower is sent only what a head signed by
-the log covers; no read transaction is held while a follower is waited for.
+Invariants: nothing is ordered or signed before the handshake allows it; a follower is sent only
+what a head signed by the log covers; no read transaction is held while a follower is waited for.
 """
 
 from __future__ import annotations
@@ -101,7 +102,10 @@ class Leader(Member):
         return BlockSource(self._store)
 
     def start(self, rollback: RollbackDetectedError | None = None) -> None:
-        """Begin. rollback: what the start-up checks said of a database older than what was signed from it."""
+        """Begin.
+
+        rollback: what start-up checks said of a database older than what was signed from it.
+        """
         if rollback is not None:
             self._rule.detect(str(rollback))
         self._heads.start()
@@ -187,7 +191,8 @@ class Leader(Member):
         # A node of another network must neither count nor be fed.
         if handshake.network_id and handshake.network_id != self.network_id:
             raise WrongNetworkError(
-                f"this network is {self.network_id.hex()}, the follower is of {handshake.network_id.hex()}"
+                f"this network is {self.network_id.hex()}, the follower is of "
+                f"{handshake.network_id.hex()}"
             )
         rights = rights_of(self.registry, handshake.node, handshake.kind)
         await asyncio.to_thread(self._rule.report, handshake.node, handshake.cosigned_note)
@@ -225,7 +230,11 @@ class Leader(Member):
                 final_sent = final[0]
             await ticket.wait()
 
-    async def add_cosignature(self, node: str, note: bytes) -> int:  # noqa: ARG002 - the key in the note says who
+    async def add_cosignature(
+        self,
+        node: str,  # noqa: ARG002 - the key in the note says who
+        note: bytes,
+    ) -> int:
         """Take a follower's cosigned head; see services.facade.Replication."""
         parsed = Note.parse(note)
         Checkpoint.parse(parsed.text)

@@ -1,9 +1,10 @@
 """A follower's connection to its leader: pieces of the stream put together, cosignatures sent back.
 
-Lives here: Link over gRPC with mutual TLS, and the assembly of blocks from parts. May not live here: what a block is
-worth (replica.py), when to connect (follower.py).
+Lives here: Link over gRPC with mutual TLS, and the assembly of blocks from parts. May not live
+here: what a block is worth (replica.py), when to connect (follower.py).
 
-Invariants: a note is passed on only after the log's signature on it has been verified; what is assembled is bounded.
+Invariants: a note is passed on only after the log's signature on it has been verified; what is
+assembled is bounded.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from node.wire_nodes import handshake_message, piece_of
 
 MESSAGE_BYTES_MAX = 16 << 20
 BLOCK_BYTES_MAX = 256 << 20
-"""More than any honest block: one that is greater is refused before it exhausts this node's memory."""
+"""More than any honest block: a greater one is refused before it exhausts this node's memory."""
 
 KEEPALIVE_MS = 25_000
-"""A quiet connection is probed this often; servers refuse pings that come faster than every 20 s."""
+"""A quiet connection is probed this often; servers refuse pings faster than every 20 s."""
 
 COSIGNATURE_TIMEOUT_S = 10
 
@@ -40,7 +41,8 @@ _OPTIONS = (
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.enable_retries", 0),
-    # Each link is a connection of its own: after a restart the old one's back-off must not delay the new one.
+    # Each link is a connection of its own: after a restart the old one's back-off must not delay
+    # the new one.
     ("grpc.use_local_subchannel_pool", 1),
 )
 
@@ -59,7 +61,8 @@ Received = ReceivedBlock | Announcement | FinalNote
 def verified_checkpoint(policy: Policy, origin: str, note: bytes) -> Checkpoint:
     """Return the checkpoint of a note that a log of the policy has signed under `origin`.
 
-    Raises: DecodeError: not a signed checkpoint; VerificationError: not signed by the log, or another log's.
+    Raises: DecodeError: not a signed checkpoint; VerificationError: not signed by the log, or
+    another log's.
     """
     parsed = Note.parse(note)
     parsed.verified_by([log.key for log in policy.logs])
@@ -84,8 +87,8 @@ class Assembler:
     def add(self, part: BlockPart) -> ReceivedBlock | Announcement | None:
         """Take the next part; return what it completes, or None.
 
-        Raises: DecodeError: not the next part of the block, or a block too large; VerificationError: the note is not
-        signed by the log.
+        Raises: DecodeError: not the next part of the block, or a block too large;
+        VerificationError: the note is not signed by the log.
         """
         first = self._first or part
         if (part.height, part.first_index) != (
@@ -123,8 +126,9 @@ class Link:
     def __init__(
         self, endpoint: str, server_name: str, tls: TlsFiles, *, policy: Policy, origin: str
     ) -> None:
-        """Prepare a connection to `endpoint`, whose certificate must carry `server_name` (identity.node_server_name).
+        """Prepare a connection to `endpoint`, whose certificate must carry `server_name`.
 
+        server_name: see identity.node_server_name.
         Raises: SetupError: a TLS file is missing or unfit.
         """
         self._policy = policy
@@ -153,8 +157,8 @@ class Link:
     async def receive(self, handshake: Handshake) -> AsyncIterator[Received]:
         """Yield what the leader sends, from the handshake's index on, until the connection ends.
 
-        Raises: grpc.RpcError: the leader is away or refuses; DecodeError, VerificationError: what it sends is not
-        the protocol, or a note is not signed by the log.
+        Raises: grpc.RpcError: the leader is away or refuses; DecodeError, VerificationError: what
+        it sends is not the protocol, or a note is not signed by the log.
         """
         assembler = Assembler(self._policy, self._origin)
         call = self._stub.StreamBlocks(handshake_message(handshake))

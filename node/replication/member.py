@@ -1,7 +1,7 @@
-"""What leader and follower have in common towards the services: reading, status, waiting for finality.
+"""What leader and follower have in common: reading, status, waiting for finality.
 
-Lives here: Member, the shared half of services.facade.Ledger. May not live here: ordering (leader.py), following
-(follower.py).
+Lives here: Member, the shared half of services.facade.Ledger. May not live here: ordering
+(leader.py), following (follower.py).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _EMPTY_HASH = bytes(32)
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """Who a node is in its network: its name, what it does, the log's origin, and where the leader is."""
+    """A node's name, what it does, the log's origin, and where the leader is."""
 
     name: str
     kind: NodeKind
@@ -112,7 +112,7 @@ class Member(abc.ABC):
         return 0
 
     def own_lei(self) -> str:
-        """Return the LEI of the participant that runs this node, "" as long as it is not registered."""
+        """Return the LEI of the participant that runs this node, "" until it is registered."""
         number = self.registry.by_name(self._membership.name)
         return "" if number is None else self.registry.participants[number].lei
 

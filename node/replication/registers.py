@@ -1,7 +1,7 @@
-"""The registers as a witness knows them: folded from genesis and governance, whose bodies everybody has.
+"""The registers as a witness knows them: folded from genesis and governance, which are public.
 
-Lives here: PublicRegisters. May not live here: rules (clearing.rules), whether a governance instruction was rightly
-accepted (a full replica's work: what is in the log was accepted).
+Lives here: PublicRegisters. May not live here: rules (clearing.rules), whether a governance
+instruction was rightly accepted (a full replica's work: what is in the log was accepted).
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """What a follower does with a block before it keeps it.
 
-Lives here: FullReplica (re-applies, compares every leaf) and WitnessReplica (checks hashes and what it may see), two
-kinds of one Replica. May not live here: connections (follower.py), signatures of this node.
+Lives here: FullReplica (re-applies, compares every leaf) and WitnessReplica (checks hashes and what
+it may see), two kinds of one Replica. May not live here: connections (follower.py), signatures of
+this node.
 
-Invariants: no leaf is kept that a head signed by the log does not cover; a full replica keeps what it computed itself,
-never what it was sent; on a difference nothing of the block is kept.
+Invariants: no leaf is kept that a head signed by the log does not cover; a full replica keeps what
+it computed itself, never what it was sent; on a difference nothing of the block is kept.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ from node.store import LeafBlock, Record, Store, StoreError
 class ReceivedBlock:
     """A sealed block as it came, whole.
 
-    note: signed by the log (the caller has verified it); checkpoint: its text; consistency: the proof that the log up
-    to this block is a prefix of the checkpoint's tree.
+    note: signed by the log (the caller has verified it); checkpoint: its text; consistency: the
+    proof that the log up to this block is a prefix of the checkpoint's tree.
     """
 
     height: int
@@ -50,7 +51,10 @@ class ReceivedBlock:
 
 
 class Replica(Protocol):
-    """A copy of the ledger that takes blocks one by one. One thread takes; `registry` may be read by any."""
+    """A copy of the ledger that takes blocks one by one.
+
+    One thread takes; `registry` may be read by any.
+    """
 
     kind: NodeKind
 
@@ -61,15 +65,16 @@ class Replica(Protocol):
     def take(self, block: ReceivedBlock) -> None:
         """Check the next block and keep it, durably.
 
-        Raises: DecodeError: not the next block; DivergenceError: the leader is wrong or this replica is, nothing was
-        kept; StoreError: nothing was kept.
+        Raises: DecodeError: not the next block; DivergenceError: the leader is wrong or this
+        replica is, nothing was kept; StoreError: nothing was kept.
         """
 
 
 def _check_next(block: ReceivedBlock, height: int, size: int) -> None:
     if (block.height, block.first_index) != (height + 1, size) or not block.entries:
         raise DecodeError(
-            f"block {block.height} from leaf {block.first_index} came where block {height + 1} from leaf {size} is next"
+            f"block {block.height} from leaf {block.first_index} came where block {height + 1} "
+            f"from leaf {size} is next"
         )
 
 

@@ -1,12 +1,12 @@
 """Blocks as a follower may see them: read from the store, redacted, cut into parts.
 
-Lives here: who may see which body, and BlockSource. May not live here: the order of the stream (leader.py), formats
-(clearing.records.redacted).
+Lives here: who may see which body, and BlockSource. May not live here: the order of the stream
+(leader.py), formats (clearing.records.redacted).
 
 What a node may see follows from the participant that runs it, by name in the register:
     ministry, central bank, regulator, operator      every body
-    others   their own submissions and instructions; of submissions that name them as counterparty all commitments and
-             their own items; governance; of everything else the leaf alone
+    others   their own submissions and instructions; of submissions that name them as counterparty
+             all commitments and their own items; governance; of everything else the leaf alone
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class Rights:
 def rights_of(registry: Registry, node: str, kind: NodeKind) -> Rights:
     """Return what the node called `node` may see as a replica of `kind`.
 
-    Raises: VerificationError: no participant of that name is registered, or it may not run a replica of that kind.
+    Raises: VerificationError: no participant of that name is registered, or it may not run a
+    replica of that kind.
     """
     number = registry.by_name(node)
     if number is None:

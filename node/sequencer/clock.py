@@ -1,11 +1,12 @@
 """Block time: never decreasing, and never carried far ahead by a clock that jumped.
 
-Lives here: the rule that turns this machine's clock into block time. May not live here: what falls due (the core).
+Lives here: the rule that turns this machine's clock into block time. May not live here: what falls
+due (the core).
 
-Block time is the greater of the last block's time and the wall clock. So a clock that is set back makes block time
-stand still until it has caught up: harmless, and reported. A clock that jumps ahead would expire obligations, lapse
-proposals and end licences, for good: such a time is refused until the clock is set right, or the operator confirms
-it by a flag at start.
+Block time is the greater of the last block's time and the wall clock. So a clock that is set back
+makes block time stand still until it has caught up: harmless, and reported. A clock that jumps
+ahead would expire obligations, lapse proposals and end licences, for good: such a time is refused
+until the clock is set right, or the operator confirms it by a flag at start.
 Source: own design.
 """
 
@@ -31,7 +32,7 @@ def wall_ms() -> int:
 
 
 def elapsed_ms() -> int:
-    """Return milliseconds since some fixed moment; it cannot be set, and counts on while the machine is suspended."""
+    """Return milliseconds since some moment; never set, counting on while the machine sleeps."""
     clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
     return time.clock_gettime_ns(clock) // 1_000_000
 
@@ -39,7 +40,8 @@ def elapsed_ms() -> int:
 class BlockClock:
     """Gives each block its time. Safe to call from several threads.
 
-    last_ms: time of the newest block. confirmed: the operator vouches for the wall clock as it stands at start.
+    last_ms: time of the newest block. confirmed: the operator vouches for the wall clock as it
+    stands at start.
     wall, elapsed: the two clocks, in milliseconds; tests pass their own.
     """
 
@@ -67,7 +69,8 @@ class BlockClock:
     def next_ms(self, last_ms: int) -> TimeMs:
         """Return the time of a block that follows one of time `last_ms`.
 
-        Raises: NotServingError: CLOCK_AHEAD: the wall clock is further ahead than elapsed time explains.
+        Raises: NotServingError: CLOCK_AHEAD: the wall clock is further ahead than elapsed time
+        explains.
         """
         with self._lock:
             wall, elapsed = self._wall(), self._elapsed()
@@ -76,11 +79,11 @@ class BlockClock:
             if wall > latest_ms:
                 raise NotServingError(
                     NodeCondition.CLOCK_AHEAD,
-                    f"the clock says {wall} ms since 1970, at most {latest_ms} can be right: set it right, or "
-                    "restart the node with --confirm-time if it is",
+                    f"the clock says {wall} ms since 1970, at most {latest_ms} can be right: set "
+                    "it right, or restart the node with --confirm-time if it is",
                 )
-            # From the first block on the limit is near, and moves only ahead: setting a clock back and right again
-            # is no jump.
+            # From the first block on the limit is near, and moves only ahead: setting a clock back
+            # and right again is no jump.
             if not self._has_run or wall + JUMP_MS_MAX > latest_ms:
                 self._latest_ms, self._anchor_ms = wall + JUMP_MS_MAX, elapsed
                 self._has_run = True

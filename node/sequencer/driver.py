@@ -1,10 +1,12 @@
 """The seam between the ledger and whoever orders its blocks.
 
-Lives here: what a driver of `ledger.apply` offers to the rest of the node, and the ledger as a driver moves it.
-May not live here: how blocks are ordered (embedded.py here; a consensus engine elsewhere), transport.
+Lives here: what a driver of `ledger.apply` offers to the rest of the node, and the ledger as a
+driver moves it. May not live here: how blocks are ordered (embedded.py here; a consensus engine
+elsewhere), transport.
 
-Four callers move a Machine: the embedded sequencer, a consensus adapter, a replica that follows, and replay. All do
-the same two steps: `apply` computes and changes nothing; `commit` makes the result durable and takes it over.
+Four callers move a Machine: the embedded sequencer, a consensus adapter, a replica that follows,
+and replay. All do the same two steps: `apply` computes and changes nothing; `commit` makes the
+result durable and takes it over.
 """
 
 from __future__ import annotations
@@ -24,19 +26,20 @@ from node.store import Store
 
 
 class Driver(Protocol):
-    """Takes transactions, has them ordered, applied and made durable, and says what became of each."""
+    """Has transactions ordered, applied and made durable, and says what became of each."""
 
     def start(self) -> None:
         """Begin to order."""
 
     def stop(self) -> None:
-        """Refuse new transactions, finish those that are queued, and return when the last block is durable."""
+        """Refuse new transactions and return when all that are queued are durable."""
 
     def submit(self, transaction: Transaction) -> Future[Outcome]:
         """Queue one transaction; the future ends when its block is durable.
 
-        The future raises NotServingError or BusyError (in no block, for sure) or OutcomeUnknownError (the node
-        stopped while writing). Cancelling it withdraws the transaction as long as it is in no block.
+        The future raises NotServingError or BusyError (in no block, for sure) or
+        OutcomeUnknownError (the node stopped while writing). Cancelling it withdraws the
+        transaction as long as it is in no block.
         Raises: BusyError, NotServingError: it cannot be queued now; nothing was done.
         """
 
@@ -48,8 +51,8 @@ class Driver(Protocol):
 class Machine:
     """The ledger on this node: state in memory over rows in the store, moved one block at a time.
 
-    One thread applies and commits. Other threads may read whole values of `state` (registry, height) and call
-    `position_proof`.
+    One thread applies and commits. Other threads may read whole values of `state` (registry,
+    height) and call `position_proof`.
     """
 
     def __init__(self, store: Store) -> None:
@@ -85,7 +88,7 @@ class Machine:
             self.state.advance(result.delta)
 
     def position_proof(self, participant: int, asset: int) -> PositionProof:
-        """Return one position, or its absence, with its audit paths, as the newest durable block left it.
+        """Return one position, or its absence, with audit paths, as of the newest durable block.
 
         Raises: VerificationError: no such participant or asset.
         """

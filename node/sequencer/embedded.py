@@ -1,14 +1,16 @@
 """The embedded sequencer: one operator orders the blocks, in one thread.
 
-Lives here: the bounded queue, group commit, the writer thread. May not live here: rules (the core), signatures
-(heads.py), transport.
+Lives here: the bounded queue, group commit, the writer thread. May not live here: rules (the core),
+signatures (heads.py), transport.
 
-Invariants: one thread applies and commits; a transaction is acknowledged only after the block that holds it is on
-disk; a transaction that was refused or withdrawn is in no block; the queue is bounded in number and bytes.
+Invariants: one thread applies and commits; a transaction is acknowledged only after the block that
+holds it is on disk; a transaction that was refused or withdrawn is in no block; the queue is
+bounded in number and bytes.
 
-Group commit: while one block is being flushed the next transactions gather, so a busy node makes large blocks
-without waiting. Only when the last block was shared does the writer wait a little for as many again, so that a
-crowd of clients that all wait for their answers is served by one flush; a lone transaction never waits.
+Group commit: while one block is being flushed the next transactions gather, so a busy node makes
+large blocks without waiting. Only when the last block was shared does the writer wait a little for
+as many again, so that a crowd of clients that all wait for their answers is served by one flush; a
+lone transaction never waits.
 """
 
 from __future__ import annotations
@@ -45,16 +47,18 @@ _log = structlog.get_logger(__name__)
 RETRY_MS_MIN = 50
 RETRY_MS_MAX = 5_000
 IDLE_WAKE_MS = 1_000
-"""How often an idle writer looks at the clock: a clock that was set must not let a deadline oversleep."""
+"""How often an idle writer looks at the clock, so that setting it oversleeps no deadline."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Bounds of queue and block; an item is an obligation or an instruction.
 
-    queue_transactions, queue_bytes: what may wait; a greater queue only makes everybody wait longer.
-    block_items, block_bytes: what one block may hold beyond its first transaction; they bound the time and memory
-    that a follower needs for it. gather_ms: the longest wait for company, when the last block was shared.
+    queue_transactions, queue_bytes: what may wait; a greater queue only makes everybody wait
+    longer.
+    block_items, block_bytes: what one block may hold beyond its first transaction; they bound the
+    time and memory that a follower needs for it. gather_ms: the longest wait for company, when the
+    last block was shared.
     """
 
     queue_transactions: int = 4_096
@@ -75,10 +79,12 @@ class _Pending:
 class EmbeddedSequencer:
     """A Driver that orders transactions as they come; see the module.
 
-    gate: says why nothing may be ordered now, or None; asked at each submission and before each block.
-    on_block: called by the writer thread after each durable block, before it is acknowledged, with its items and how
-    long it took to write, in seconds; it must not block.
-    on_halt: called once, by the writer thread, with the reason, when a defect or a failed disk ended all writing.
+    gate: says why nothing may be ordered now, or None; asked at each submission and before each
+    block.
+    on_block: called by the writer thread after each durable block, before it is acknowledged, with
+    its items and how long it took to write, in seconds; it must not block.
+    on_halt: called once, by the writer thread, with the reason, when a defect or a failed disk
+    ended all writing.
     """
 
     def __init__(
@@ -117,7 +123,7 @@ class EmbeddedSequencer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Refuse new transactions, finish those that are queued, and return when the last block is durable."""
+        """Refuse new transactions and return when all that are queued are durable."""
         with self._changed:
             if self._closed is None:
                 self._closed = NotServingError(
@@ -134,7 +140,7 @@ class EmbeddedSequencer:
 
     @property
     def refusal(self) -> NodeRefusalError | None:
-        """Why the sequencer itself makes no blocks now: halted, stopping, disk, clock; None when it does."""
+        """Why the sequencer itself makes no blocks: halted, stopping, disk, clock; or None."""
         if self._closed is not None or self._refused is not None:
             return self._closed or self._refused
         try:
@@ -222,7 +228,7 @@ class EmbeddedSequencer:
         self._wanted = 1
 
     def _idle_ms(self) -> int:
-        """Return how long there is nothing to do unless a transaction arrives; 0 when a deadline fell due."""
+        """Return how long to wait unless a transaction arrives; 0 when a deadline fell due."""
         state = self._machine.state
         deadline_ms = next_deadline_ms(state, max(self._tried_ms, state.time_ms))
         # What the store could not take is tried again at leisure.
@@ -260,7 +266,8 @@ class EmbeddedSequencer:
             self._retry_s = time.monotonic() + IDLE_WAKE_MS / 1000
             _refuse(batch, self._refused)
             return
-        except Exception as error:  # noqa: BLE001 - whatever else escapes is a defect of ours or a failed disk: halt
+        # Whatever else escapes is a defect of ours or a failed disk.
+        except Exception as error:  # noqa: BLE001 - halts
             self._halt(block, batch, error)
             return
         self._refused = None
@@ -275,7 +282,7 @@ class EmbeddedSequencer:
         self._bytes_per_ms = max(1, (7 * self._bytes_per_ms + rate) // 8)
 
     def _halt(self, block: Block, batch: list[_Pending], error: Exception) -> None:
-        """End all writing: keep the block, say where the ledger stands, and tell everyone who waits."""
+        """End all writing: keep the block, report where the ledger stands, tell all who wait."""
         state = self._machine.state
         reason = f"{type(error).__name__}: {error}"
         _log.critical(
@@ -318,5 +325,5 @@ def _store_refusal(error: StoreFullError | StoreBusyError) -> NodeRefusalError:
 
 
 def _may_be_durable(error: Exception) -> bool:
-    """Return whether the block may be on disk although the writer failed: only a failing write leaves that open."""
+    """Return whether the block may be on disk all the same: only a failing write leaves it open."""
     return isinstance(error, StoreError)

@@ -1,9 +1,10 @@
 """What is kept when a block could not be applied: the block itself, and where the ledger stood.
 
-Lives here: the file of a halted block and its report. May not live here: the decision to stop (the drivers).
+Lives here: the file of a halted block and its report. May not live here: the decision to stop (the
+drivers).
 
-The block is kept so that the defect can be replayed. Layout of the block's file, little-endian: the header, then each
-transaction as its length u32 and its bytes (leaf || body).
+The block is kept so that the defect can be replayed. Layout of the block's file, little-endian: the
+header, then each transaction as its length u32 and its bytes (leaf || body).
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
 """The log's signature on heads, the cosignatures on it, and finality.
 
-Lives here: HeadKeeper, the only user of the log's key. May not live here: making blocks, transport, whether the
-leader may sign at all (replication/handshake.py decides and calls `allow`).
+Lives here: HeadKeeper, the only user of the log's key. May not live here: making blocks, transport,
+whether the leader may sign at all (replication/handshake.py decides and calls `allow`).
 
-Invariants: a head is stored, twice and flushed, before its signature exists; heads never shrink and never have two
-roots at one size; a checkpoint is final only when the policy accepts the very note that is kept.
+Invariants: a head is stored, twice and flushed, before its signature exists; heads never shrink and
+never have two roots at one size; a checkpoint is final only when the policy accepts the very note
+that is kept.
 
-A round is one signed head on its way to the quorum. The next head is signed when the round is over, or after ROUND_MS
-where the quorum is slow or away: so all cosigners meet at the same head under any load, and a lone block is final
-after one exchange.
+A round is one signed head on its way to the quorum. The next head is signed when the round is over,
+or after ROUND_MS where the quorum is slow or away: so all cosigners meet at the same head under any
+load, and a lone block is final after one exchange.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ ROUND_MS = 250
 """How long the next head waits for the quorum of the last."""
 
 ROUNDS_KEPT = 32
-"""How many signed heads that are not final take cosignatures; older ones are covered by newer ones."""
+"""How many heads that are not final take cosignatures; older ones are covered by newer ones."""
 
 STORE_RETRY_MS = 1_000
 
@@ -63,11 +64,11 @@ class _Round:
 
 
 class HeadKeeper:
-    """Signs the log's heads, gathers cosignatures, and says what is final. One thread of its own does all of it.
+    """Signs the log's heads, gathers cosignatures, says what is final; in a thread of its own.
 
-    cosigner: this node's own. on_change: called after each new signed or final head; on_final: with the seconds from
-    a durable block to its quorum; on_failure: called once with the reason when a defect or the disk ended all
-    signing. All by the keeper's thread; they must not block.
+    cosigner: this node's own. on_change: called after each new signed or final head; on_final: with
+    the seconds from a durable block to its quorum; on_failure: called once with the reason when a
+    defect or the disk ended all signing. All by the keeper's thread; they must not block.
     """
 
     def __init__(
@@ -146,8 +147,9 @@ class HeadKeeper:
     def add_cosignature(self, note: Note) -> Future[int]:
         """Take a cosigned head; the future gives the size of the greatest final checkpoint.
 
-        The future raises UnknownHeadError: the log never signed that head; VerificationError: a signature does not
-        verify, or none is by a witness of the policy; DecodeError: not a checkpoint.
+        The future raises UnknownHeadError: the log never signed that head; VerificationError: a
+        signature does not verify, or none is by a witness of the policy; DecodeError: not a
+        checkpoint.
         """
         future: Future[int] = Future()
         with self._changed:
@@ -165,7 +167,7 @@ class HeadKeeper:
 
     @property
     def latest(self) -> tuple[int, bytes] | None:
-        """Size and note of the newest head that the log has signed, the final note where it is final, or None."""
+        """Size and note of the newest head signed by the log, with the quorum if final; or None."""
         return self._latest
 
     @property
@@ -201,7 +203,8 @@ class HeadKeeper:
         except (StoreFullError, StoreBusyError) as error:
             _log.warning("head not signed", reason=str(error))
             self._retry_s = time.monotonic() + STORE_RETRY_MS / 1000
-        except Exception as error:  # noqa: BLE001 - a signer that fails in an unknown way must not sign again
+        # A signer that fails in an unknown way must not sign again.
+        except Exception as error:  # noqa: BLE001 - ends all signing
             self._fail(error)
 
     def _is_due(self) -> bool:
@@ -215,7 +218,7 @@ class HeadKeeper:
         return max(self._retry_s, last.started_s + ROUND_MS / 1000 if last else 0.0)
 
     def _wait_s(self) -> float | None:
-        """Return how long to sleep unless something comes; None where only something new matters."""
+        """Return how long to sleep unless something comes, None for as long as nothing does."""
         if not self._may_sign or self._newest is None or self._newest.size <= self._signed_size:
             return None
         return max(self._due_s() - time.monotonic(), 0.001)
@@ -250,7 +253,8 @@ class HeadKeeper:
             future.set_exception(NotServingError(NodeCondition.DISK_FULL, str(error)))
         except (UnknownHeadError, DecodeError, VerificationError) as error:
             future.set_exception(error)
-        except Exception as error:  # noqa: BLE001 - as in _try_sign; the caller must not wait for ever
+        # As in _try_sign; and the caller must not wait for ever.
+        except Exception as error:  # noqa: BLE001 - ends all signing
             future.set_exception(NotServingError(NodeCondition.HALTED, str(error)))
             self._fail(error)
         else:
@@ -268,7 +272,8 @@ class HeadKeeper:
         for signature in verified:
             name = self._witnesses[signature.key]
             self.cosigned_sizes[name] = max(self.cosigned_sizes.get(name, 0), checkpoint.size)
-        # A head that became final without this cosigner, or lies before one that did, needs nothing more.
+        # A head that became final without this cosigner, or lies before one that did, needs nothing
+        # more.
         if is_past or round_ is None:
             return
         by_line = {(line.name, line.key_id): line for line in note.signatures}

@@ -1,10 +1,11 @@
 """Cosigning: this node's statement that it has seen a head of the log and everything before it.
 
-Lives here: Cosigner, the only maker of this node's cosignatures. May not live here: what must have been checked
-before (replication), collecting others' cosignatures (sequencer/heads.py).
+Lives here: Cosigner, the only maker of this node's cosignatures. May not live here: what must have
+been checked before (replication), collecting others' cosignatures (sequencer/heads.py).
 
-Invariants: a head is stored, twice and flushed, before its cosignature exists; never two roots at one size, never a
-smaller size than before; the store refuses a head that is not that of its own log.
+Invariants: a head is stored, twice and flushed, before its cosignature exists; never two roots at
+one size, never a smaller size than before; the store refuses a head that is not that of its own
+log.
 Source: C2SP tlog-witness, tlog-cosignature.
 """
 
@@ -26,10 +27,10 @@ def wall_s() -> int:
 
 
 class Cosigner:
-    """Cosigns heads of the log that `store` holds, with this node's own key. Safe to call from several threads."""
+    """Cosigns heads of the log in `store` with this node's own key. Safe from several threads."""
 
     def __init__(self, store: Store, signer: Signer, now_s: Callable[[], int] = wall_s) -> None:
-        """Cosign with `signer`, a cosignature key that serves nothing else; `now_s` gives the time to state."""
+        """Cosign with `signer`, a key that serves nothing else; `now_s` gives the time to state."""
         self._store = store
         self._signer = signer
         self._now_s = now_s
@@ -47,11 +48,11 @@ class Cosigner:
 
     @property
     def report_signer(self) -> Signer:
-        """The key itself, for a statement that is no head of the log and is told apart by its origin."""
+        """The key itself, for a statement under another origin than the log's."""
         return self._signer
 
     def cosign_again(self, origin: str) -> tuple[Checkpoint, Signature] | None:
-        """Return the greatest head ever recorded, cosigned anew, or None: for telling others what was cosigned.
+        """Return the greatest head ever recorded, cosigned anew to tell others of it, or None.
 
         `origin` is the log's. It needs no new record: the same statement is made again.
         """
@@ -66,9 +67,10 @@ class Cosigner:
         """Store the head durably, then cosign it. The same head may be cosigned again.
 
         Caller's duty: the log has signed `checkpoint`, and the store's log leads to its root.
-        Raises: RollbackDetectedError: a greater head was cosigned before, or the store's log does not reach that one;
-        ForkDetectedError: another root was cosigned at this size, or the store's log has another; StoreError,
-        SetupError: the head could not be stored, and nothing was signed.
+        Raises: RollbackDetectedError: a greater head was cosigned before, or the store's log does
+        not reach that one; ForkDetectedError: another root was cosigned at this size, or the
+        store's log has another; StoreError, SetupError: the head could not be stored, and nothing
+        was signed.
         """
         with self._lock:
             self._store.record_head(self.key.name, Head(checkpoint.size, checkpoint.root))
