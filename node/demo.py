@@ -351,8 +351,9 @@ class Demo:
         )
         sizes = ", ".join(f"{len(receipt):,}" for receipt in receipts)
         self.tell.say(f"{len(receipts)} receipts taken, of {sizes} bytes")
-        stopped = stop_all(self.network.processes())
-        self.tell.say(f"{len(stopped)} nodes stopped")
+        for process in self.network.processes():
+            process.kill()
+        self.tell.say("all five nodes switched off, as a power cut would")
         return receipts
 
     def _verify_offline(self, receipts: Sequence[bytes]) -> None:

@@ -54,9 +54,12 @@ def read_request(method: MethodDescriptor, text: str) -> Any:
     """
     request = GetMessageClass(method.input_type)()
     try:
-        json_format.Parse(text or "{}", request)
-    except json_format.ParseError as error:
-        fields = ", ".join(f"{field.name}" for field in method.input_type.fields) or "none"
+        fields_given = json.loads(text or "{}")
+        if not isinstance(fields_given, dict):
+            raise json_format.ParseError("a request is a JSON object")
+        json_format.ParseDict(fields_given, request)
+    except (json_format.ParseError, ValueError, RecursionError) as error:
+        fields = ", ".join(field.name for field in method.input_type.fields) or "none"
         raise WrongUseError(
             "BAD_REQUEST", str(error), f"Fields of {method.input_type.name}: {fields}."
         ) from error

@@ -119,9 +119,9 @@ def netting_table(assets: Sequence[CycleAssetRow], names: Names) -> Any:
             *cells(
                 names.asset_name(asset.asset),
                 f"{asset.obligations:,}",
-                names.scaled(gross, asset.asset),
-                names.scaled(net, asset.asset),
-                names.scaled(gross - net, asset.asset),
+                names.trimmed(gross, asset.asset),
+                names.trimmed(net, asset.asset),
+                names.trimmed(gross - net, asset.asset),
                 percent(gross - net, gross),
             )
         )

@@ -9,7 +9,7 @@ from clearing.rules.registry import Asset, Registry
 from clearing.types import SUPERVISORS
 from node.cli.errors import WrongUseError
 from node.cli.obligation_file import Directory
-from node.cli.render import scaled
+from node.cli.render import scaled, trimmed
 
 _LISTED_MAX = 12
 
@@ -76,6 +76,11 @@ class Names:
         """Return an amount with the decimal point of its asset."""
         found = self.asset(asset)
         return scaled(amount_units, found.scale if found else 0)
+
+    def trimmed(self, amount_units: int, asset: int) -> str:
+        """Return an amount with the decimal point of its asset and no zeros behind what counts."""
+        found = self.asset(asset)
+        return trimmed(amount_units, found.scale if found else 0)
 
     def is_supervisor(self, name: str) -> bool:
         """Return whether the participant with this name or LEI sees everybody's data."""

@@ -68,6 +68,12 @@ def scaled(amount_units: int, scale: int) -> str:
     return f"{sign}{int(whole):,}{'.' + fraction if fraction else ''}"
 
 
+def trimmed(amount_units: int, scale: int) -> str:
+    """Return `scaled` without zeros at the end of the fraction: 1500, 3 -> "1.5"."""
+    text = scaled(amount_units, scale)
+    return text.rstrip("0").rstrip(".") if scale else text
+
+
 def utc(time_ms: int) -> str:
     """Return a time as text in UTC to the second; "-" for 0, which means none."""
     if not time_ms:
