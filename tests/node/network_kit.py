@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from node.pb.v1 import (
 )
 from node.profile import IdentityDirectory
 from node.runtime import Runtime
+from node.services.facade import NodeCondition
 from node.store import Store, StoreSettings
 from node.store.tables import Database
 from node.testnet.layout import LocalNetwork
@@ -175,3 +176,44 @@ def log_contents(store: Store) -> dict[str, str]:
     """Return the digests of what witnesses share too."""
     digests = contents(store)
     return {name: digests[name] for name in ("leaves", "nodes", "public", "seals")}
+
+
+Nodes = dict[str, Runtime]
+
+
+def on(network: LocalNetwork, *names: str) -> Callable[[Callable[[Nodes], Awaitable[None]]], None]:
+    """Run a coroutine with nodes running; all of them unless named."""
+
+    def run(work: Callable[[Nodes], Awaitable[None]]) -> None:
+        async def main() -> None:
+            async with running(network, *names) as nodes:
+                await work(nodes)
+
+        asyncio.run(main())
+
+    return run
+
+
+def condition(node: Runtime) -> NodeCondition:
+    return node.member.standing()[0]
+
+
+def sizes(nodes: Nodes) -> set[tuple[int, int]]:
+    return {(n.member.status().log_size, n.member.status().final_size) for n in nodes.values()}
+
+
+async def converge(nodes: Nodes) -> None:
+    """Wait until all logs are equally long and wholly final."""
+
+    def equal() -> bool:
+        found = sizes(nodes)
+        return len(found) == 1 and len(set(*found)) == 1
+
+    await until("equal and final", equal)
+
+
+async def record(nodes: Nodes, party: Party, count: int, creditor: int = 4) -> list[int]:
+    """Submit single obligations to the leader once it serves, one after the other, and return their indices."""
+    leader = nodes[LEADER].member
+    await until("serves", lambda: condition(nodes[LEADER]) is NodeCondition.SERVING)
+    return [(await leader.submit(party.owes(creditor, 1 + n))).index for n in range(count)]
