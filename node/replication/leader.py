@@ -195,7 +195,12 @@ class Leader(Member):
                 f"{handshake.network_id.hex()}"
             )
         rights = rights_of(self.registry, handshake.node, handshake.kind)
-        await asyncio.to_thread(self._rule.report, handshake.node, handshake.cosigned_note)
+        try:
+            await asyncio.to_thread(self._rule.report, handshake.node, handshake.cosigned_note)
+        except NotServingError as error:
+            # Also where signing had begun already: what is found out late is no less true.
+            self._heads.forbid(error)
+            raise
         self._open()
         height = await asyncio.to_thread(self._source.height_after, handshake.from_index)
         self._connected[handshake.node] = handshake.kind

@@ -123,16 +123,18 @@ class HeadKeeper:
             self._thread.join()
 
     def allow(self) -> None:
-        """Let the keeper sign, beginning with the head of the store's newest block."""
+        """Let the keeper sign, from the newest block's head on; once forbidden it stays so."""
+        tip = self._store.tip
         with self._changed:
+            if self._refused is not None:
+                return
             self._may_sign = True
-            tip = self._store.tip
             if tip is not None and (self._newest is None or self._newest.size < tip.log_size):
                 self._newest, self._newest_s = Head(tip.log_size, tip.log_root), time.monotonic()
             self._changed.notify()
 
     def forbid(self, refusal: NotServingError) -> None:
-        """Sign nothing any more, for the reason in `refusal`."""
+        """Sign nothing any more, for good, for the reason in `refusal`."""
         with self._changed:
             self._may_sign = False
             self._refused = refusal

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from node.runtime import Runtime
 from node.services.facade import (
     NodeCondition,
     NotServingError,
@@ -81,6 +82,42 @@ def test_a_leader_from_an_old_backup_signs_and_writes_nothing(network: LocalNetw
         with leader.snapshot() as view:
             assert view.latest_checkpoint()[0] == 6
         assert nodes[MINISTRY].member.status().log_size == 10
+
+
+def test_one_follower_that_remembers_more_stops_a_leader_that_serves_already(
+    network: LocalNetwork,
+) -> None:
+    p01 = kit.Party(network, "p01", kit.network_id(network))
+    restored = (LEADER, MINISTRY, "p01")
+
+    @kit.on(network)
+    async def first(nodes: kit.Nodes) -> None:
+        await kit.record(nodes, p01, 2)
+        await kit.converge(nodes)
+
+    backups = {node: back_up(network, node, f"backup-{node}") for node in restored}
+
+    @kit.on(network)
+    async def second(nodes: kit.Nodes) -> None:
+        await kit.record(nodes, p01, 2)
+        await kit.converge(nodes)
+
+    for node, backup in backups.items():
+        restore(network, node, backup)
+
+    @kit.on(network, *restored)
+    async def run(nodes: kit.Nodes) -> None:
+        leader = nodes[LEADER].member
+        await kit.until("serves", lambda: kit.condition(nodes[LEADER]) is NodeCondition.SERVING)
+        nodes["p03"] = await Runtime.start(kit.config_of(network, "p03"))
+        await kit.until(
+            "found out",
+            lambda: kit.condition(nodes[LEADER]) is NodeCondition.ROLLBACK_DETECTED,
+        )
+        with pytest.raises(NotServingError):
+            await leader.submit(p01.owes(4, 1))
+        assert leader.status().log_size == 6
+        assert "p03" in leader.status().condition_detail
 
 
 def test_a_leaders_old_database_beside_its_newer_heads_file_is_found_at_once(

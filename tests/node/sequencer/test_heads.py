@@ -154,6 +154,8 @@ def test_a_signer_that_fails_ends_all_signing(made: HeadsBench) -> None:
     with made.running(signer=Failing(ORIGIN, LOG.key.type, bytes(range(32)))) as keeper:
         eventually(lambda: keeper.refusal is not None)
         assert keeper.refusal.condition is NodeCondition.HALTED
+        keeper.allow()
+        keeper.add_head(Head(made.grow().size, made.head().root))
         assert keeper.latest is None
     assert len(made.failures) == 1
 
@@ -163,6 +165,7 @@ def test_forbidden_means_nothing_more_is_signed(made: HeadsBench) -> None:
         eventually(lambda: keeper.latest is not None)
         before = keeper.latest
         keeper.forbid(NotServingError(NodeCondition.ROLLBACK_DETECTED, "old"))
+        keeper.allow()
         made.grow()
         keeper.add_head(made.head())
         with pytest.raises(UnknownHeadError):
