@@ -17,6 +17,7 @@ because the server name that a client checks is made of them.
 from __future__ import annotations
 
 import enum
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -91,6 +92,7 @@ class Identity:
         return f"{_SCHEME}{self.network}/{self.kind}/{self.name}"
 
     @classmethod
+    @functools.lru_cache(maxsize=4096)  # asked anew at every call of every connection
     def parse(cls, uri: str) -> Self:
         """Parse a SPIFFE URI of this ledger; `parse(i.uri) == i`, and no other text gives `i`.
 

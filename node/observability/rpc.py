@@ -51,16 +51,21 @@ class RpcObserver(grpc.aio.ServerInterceptor):
         """Count into `metrics`."""
         self._metrics = metrics
         self._on_defect = on_defect
+        self._handlers: dict[str, Handler] = {}
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler | None:
         """Return the handler of the method, observed; None where nobody serves it."""
         method = handler_call_details.method
+        # A method's handler does not depend on the call, and gRPC asks at every call.
+        known = self._handlers.get(method)
+        if known is not None:
+            return known
         try:
             handler = await continuation(handler_call_details)
             if handler is not None:
-                return self._observed(method, handler)
+                return self._handlers.setdefault(method, self._observed(method, handler))
         except Exception as error:  # noqa: BLE001 - a failed inner interceptor is answered like a failed handler
             return self._failing(method, error)
         self._metrics.rpc_opened()
