@@ -7,6 +7,7 @@ all replicas end with the same bytes, and these are what a replay of the log giv
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import threading
 import time
@@ -32,7 +33,9 @@ from node.testnet.plan import LEADER, NODES, WITNESSES
 from tests.node import network_kit as kit
 from tests.node.nursery import ForkedNode, Nursery
 
-KILLS = 100
+KILLS = int(os.environ.get("CLEARING_KILLS", "100"))
+"""How many processes are killed; a long run sets 1000."""
+
 CLIENTS = 3
 CONVERGE_S = 60
 
