@@ -1,4 +1,4 @@
-"""The generated parts of README.md: byte tables from the layouts, lifecycle diagrams, reject codes.
+"""The generated parts of README.md: byte tables, lifecycle diagrams, reject codes, the client example.
 
 `python -m tests.readme_tables` rewrites them between their markers; test_readme.py fails when they differ.
 """
@@ -119,7 +119,15 @@ def refusals() -> str:
     return "\n".join(rows)
 
 
+def client_example() -> str:
+    """Return the program that tests/node/client/test_client.py runs against a real node."""
+    program = (README.parent / "tests" / "node" / "client" / "example.py").read_text()
+    code = program.split('"""', 2)[2].strip()
+    return f"```python\n{code}\n```"
+
+
 PARTS: dict[str, Callable[[], str]] = {
+    "client example": client_example,
     "client example": client_example,
     "rights": rights,
     "refusals": refusals,
