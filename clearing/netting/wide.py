@@ -171,11 +171,11 @@ def total_unsigned(values: U64) -> int:
 
 
 def to_bytes(a: U64) -> bytes:
-    """Write the canonical bytes: 24 bytes an entry, big-endian two's complement, in entry order.
+    """Write the canonical bytes: 24 bytes an entry, little-endian two's complement, in entry order.
 
-    Source: own design; big-endian as every other canonical record of the ledger.
+    Source: own design; little-endian as every canonical record of the ledger.
     """
-    return a[:, ::-1].astype(">u8").tobytes()
+    return a.astype("<u8").tobytes()
 
 
 def from_bytes(data: bytes) -> U64:
@@ -183,9 +183,7 @@ def from_bytes(data: bytes) -> U64:
 
     Raises: ValueError: the length is no multiple of 24.
     """
-    return np.ascontiguousarray(
-        np.frombuffer(data, ">u8").reshape(-1, LIMBS)[:, ::-1].astype(np.uint64)
-    )
+    return np.frombuffer(data, "<u8").reshape(-1, LIMBS).astype(np.uint64)
 
 
 def split_amounts(values: Sequence[int]) -> tuple[U64, U64 | None]:
