@@ -119,15 +119,7 @@ def refusals() -> str:
     return "\n".join(rows)
 
 
-def client_example() -> str:
-    """Return the program that tests/node/client/test_client.py runs against a real node."""
-    program = (README.parent / "tests" / "node" / "client" / "example.py").read_text()
-    code = program.split('"""', 2)[2].strip()
-    return f"```python\n{code}\n```"
-
-
 PARTS: dict[str, Callable[[], str]] = {
-    "client example": client_example,
     "client example": client_example,
     "rights": rights,
     "refusals": refusals,
