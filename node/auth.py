@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import enum
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -45,6 +46,11 @@ class Rule(enum.Enum):
     NODE = "nodes of the network"
     CONNECTED = "whoever holds a certificate of the network"
 
+
+CALLS_PER_CALLER_MAX = 256
+"""Calls and streams that one identity may have open at once, a quarter of what the server takes in all."""
+
+TOO_MANY_CALLS_RETRY_MS = 250
 
 _NO_REGISTER = "this node has not received the network's first block yet"
 _V1 = "/clearing.v1."
@@ -205,6 +211,7 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
     def __init__(self, access: Access) -> None:
         """Ask `access`."""
         self._access = access
+        self._open: Counter[Identity] = Counter()
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
@@ -229,23 +236,36 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
 
     def _awaiting(self, method: str, inner: Any) -> Any:
         async def outer(request: Any, context: Context) -> Any:
-            _CALLER.set(self._access.admit(method, context.auth_context()))
-            try:
+            with self._admitted(method, context):
                 return await inner(request, context)
-            except NodeRefusalError as error:
-                raise of_refusal(error) from error
 
         return outer
 
     def _generating(self, method: str, inner: Any) -> Any:
         async def outer(request: Any, context: Context) -> AsyncIterator[Any]:
-            _CALLER.set(self._access.admit(method, context.auth_context()))
-            try:
-                # Closed here and not by the garbage collector, so that a left stream frees what it holds at once.
+            # Closed here and not by the garbage collector, so that a left stream frees what it holds at once.
+            with self._admitted(method, context):
                 async with aclosing(inner(request, context)) as responses:
                     async for response in responses:
                         yield response
-            except NodeRefusalError as error:
-                raise of_refusal(error) from error
 
         return outer
+
+    @contextmanager
+    def _admitted(self, method: str, context: Context) -> Iterator[None]:
+        """Surround the handling of one call: whose it is, how many the caller has open, how the node's refusals go out."""
+        who = self._access.admit(method, context.auth_context())
+        # One caller's streams must not take every place that the server has.
+        if self._open[who.identity] >= CALLS_PER_CALLER_MAX:
+            message = f"{CALLS_PER_CALLER_MAX} calls of yours are open"
+            raise refusal(Refusal.TOO_MANY_CALLS, message, TOO_MANY_CALLS_RETRY_MS)
+        self._open[who.identity] += 1
+        _CALLER.set(who)
+        try:
+            yield
+        except NodeRefusalError as error:
+            raise of_refusal(error) from error
+        finally:
+            self._open[who.identity] -= 1
+            if not self._open[who.identity]:
+                del self._open[who.identity]

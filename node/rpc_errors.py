@@ -57,6 +57,7 @@ class Refusal(enum.StrEnum):
     NOT_LEADER = "NOT_LEADER"
     NOT_HELD = "NOT_HELD"
     QUEUE_FULL = "QUEUE_FULL"
+    TOO_MANY_CALLS = "TOO_MANY_CALLS"
     ROLLBACK = "ROLLBACK"
     WRONG_NETWORK = "WRONG_NETWORK"
     UNKNOWN_HEAD = "UNKNOWN_HEAD"
@@ -100,6 +101,10 @@ _REFUSALS: dict[Refusal, tuple[grpc.StatusCode, str]] = {
     Refusal.QUEUE_FULL: (
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         "Send the same bytes again after the retry time.",
+    ),
+    Refusal.TOO_MANY_CALLS: (
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "End streams that are not read, and share one connection's answers.",
     ),
     Refusal.ROLLBACK: (
         grpc.StatusCode.FAILED_PRECONDITION,

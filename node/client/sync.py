@@ -6,6 +6,7 @@ reads), when to try again (calls).
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -66,6 +67,7 @@ class Client:
         """Prepare for `identity`, see Session; nothing is sent yet."""
         self._session = Session(identity, endpoints=endpoints, signer=signer, state_dir=state_dir)
         self._timeout_s = timeout_s
+        self._lock = threading.Lock()
         self._channels: dict[str, grpc.Channel] = {}
 
     @classmethod
@@ -340,7 +342,8 @@ class Client:
 
     def _channel(self) -> grpc.Channel:
         target = self._session.target
-        channel = self._channels.get(target)
-        if channel is None:
-            channel = self._channels[target] = sync_channel(self._session.tls, target)
-        return channel
+        with self._lock:
+            channel = self._channels.get(target)
+            if channel is None:
+                channel = self._channels[target] = sync_channel(self._session.tls, target)
+            return channel

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import inspect
 import runpy
 import shutil
 import threading
@@ -152,10 +153,15 @@ def test_the_readme_example_runs(
 
 
 def test_the_async_client_has_the_same_methods() -> None:
-    def public(kind: type[Any]) -> set[str]:
-        return {name for name in vars(kind) if not name.startswith("_")}
+    def public(kind: type[Any]) -> dict[str, list[inspect.Parameter]]:
+        return {
+            name: list(inspect.signature(method).parameters.values())
+            for name, method in vars(kind).items()
+            if not name.startswith("_") and callable(method)
+        }
 
     assert public(Client) == public(AsyncClient)
+    assert set(public(Client)) >= {"submit", "affirm", "receipt", "obligations", "watch", "close"}
 
 
 def test_the_async_client_end_to_end(network: OneNode) -> None:

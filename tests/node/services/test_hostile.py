@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import secrets
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,7 @@ from google.protobuf.message_factory import GetMessageClass
 from clearing.params import ITEMS_PER_SUBMISSION_MAX
 from clearing.records.instruction import InstructionKind, ItemSelection, make_instruction
 from clearing.records.submission import LEAF_BYTES, Submission, make_submission
-from node.auth import RULES, Rule
+from node.auth import CALLS_PER_CALLER_MAX, RULES, Rule
 from node.client import Client, Obligation, RejectedError
 from node.client.calls import read_failure
 from node.identity import Identity, IdentityKind
@@ -338,6 +339,22 @@ def test_streams_that_nobody_reads_do_not_stop_the_node(network: OneNode, client
         for stream in streams[:50]:
             stream.cancel()
     assert client.checkpoint().size
+
+
+def test_one_callers_streams_do_not_take_every_place(network: OneNode) -> None:
+    with network.channel("p04") as greedy, network.channel("p02") as other:
+        watch = greedy.unary_stream("/clearing.v1.ParticipantService/WatchCheckpoints")
+        streams = [watch(b"", timeout=60) for _ in range(CALLS_PER_CALLER_MAX)]
+        for stream in streams:
+            next(stream)
+        assert outcome(greedy, CHECKPOINT, b"") == "TOO_MANY_CALLS"
+        assert outcome(other, CHECKPOINT, b"") == ""
+        for stream in streams:
+            stream.cancel()
+        until = time.monotonic() + 20
+        while outcome(greedy, CHECKPOINT, b"") == "TOO_MANY_CALLS" and time.monotonic() < until:
+            time.sleep(0.05)
+        assert outcome(greedy, CHECKPOINT, b"") == ""
 
 
 def test_a_deadline_that_is_over_records_or_not_and_the_id_tells(
