@@ -5,6 +5,7 @@ Lives here: the commands and the JSON of `status`. May not live here: making, st
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from node.cli.render import cells, notice, print_json, progress, stdout, table
 from node.cli.rows import asset_fact, participant_fact, words
 from node.client import Client, ClientError
 from node.profile import IdentityDirectory
+from node.services.facade import NodeKind
 from node.testnet.layout import LocalNetwork
 from node.testnet.plan import (
     ASSETS,
@@ -140,9 +142,9 @@ def status(directory: Dir, as_json: AsJson = False) -> None:
 def _report(network: LocalNetwork, *, as_json: bool) -> None:
     with observed(network) as observer:
         reports = observer.nodes()
-    registry = _registry(network, reports)
+        roots = {report.name: observer.state_root(report) for report in reports}
     if as_json:
-        print_json(status_facts(network, reports, registry))
+        print_json(status_facts(network, reports, roots, _registry(network, reports)))
         return
     _show(network, reports)
 
@@ -150,7 +152,11 @@ def _report(network: LocalNetwork, *, as_json: bool) -> None:
 def _registry(network: LocalNetwork, reports: list[NodeReport]) -> Registry | None:
     """Return the register as a node has it now, or None where none answers."""
     identity = IdentityDirectory.open(network.identity_path(ASKED_AS))
-    asked = [report.endpoint for report in reports if report.status and report.status.state_root]
+    asked = [
+        report.endpoint
+        for report in reports
+        if report.status and report.status.kind is not NodeKind.WITNESS_REPLICA
+    ]
     if not asked:
         return None
     with Client(identity, endpoints=asked, timeout_s=_REGISTRY_TIMEOUT_S) as client:
@@ -162,7 +168,10 @@ def _registry(network: LocalNetwork, reports: list[NodeReport]) -> Registry | No
 
 
 def status_facts(
-    network: LocalNetwork, reports: list[NodeReport], registry: Registry | None
+    network: LocalNetwork,
+    reports: list[NodeReport],
+    roots: Mapping[str, bytes | None],
+    registry: Registry | None,
 ) -> dict[str, Any]:
     """Return what `testnet status --json` prints; without a register, parties and assets are shown as made."""
     if registry is None:
@@ -182,13 +191,15 @@ def status_facts(
     return {
         "network": NETWORK_NAME,
         "policy": str(network.policy_path.resolve()),
-        "nodes": [_node_fact(network, report) for report in reports],
+        "nodes": [_node_fact(network, report, roots[report.name]) for report in reports],
         "participants": participants,
         "assets": assets,
     }
 
 
-def _node_fact(network: LocalNetwork, report: NodeReport) -> dict[str, Any]:
+def _node_fact(
+    network: LocalNetwork, report: NodeReport, state_root: bytes | None
+) -> dict[str, Any]:
     party = network.party(report.name)
     status = report.status
     return {
@@ -201,7 +212,7 @@ def _node_fact(network: LocalNetwork, report: NodeReport) -> dict[str, Any]:
         "height": status.height if status else None,
         "log_size": status.log_size if status else None,
         "log_root": status.log_root.hex() if status else None,
-        "state_root": status.state_root.hex() if status and status.state_root else None,
+        "state_root": state_root.hex() if state_root else None,
         "final_size": status.final_size if status else None,
     }
 

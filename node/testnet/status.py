@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from clearing.errors import DecodeError
+from clearing.records.leaves import SealLeaf
 from node.client import Client, ClientError
 from node.errors import SetupError
 from node.profile import IdentityDirectory
@@ -77,6 +79,22 @@ class Observer:
     def nodes(self) -> list[NodeReport]:
         """Return how all nodes stand, in the network's order, asked at the same time."""
         return list(self._pool.map(self.node, self._network.ports))
+
+    def state_root(self, report: NodeReport) -> bytes | None:
+        """Return the state root after the node's newest block, or None where it does not answer.
+
+        A witness replica computes none; what it holds and cosigns is the SEAL leaf that ends the block and says it.
+        """
+        status = report.status
+        if status is None or not status.log_size:
+            return None
+        if status.state_root:
+            return status.state_root
+        try:
+            (seal,) = self._clients[report.name].leaves(status.log_size - 1, status.log_size)
+            return SealLeaf.decode(seal).state_root
+        except (ClientError, DecodeError, ValueError):
+            return None
 
     def wait_ready(
         self, seconds: float, done: Callable[[list[NodeReport]], None] | None = None

@@ -138,6 +138,8 @@ def test_status_is_what_scripts_rely_on(net: Net) -> None:
         assert len(bytes.fromhex(node["log_root"])) == 32
         assert node["endpoint"].startswith("127.0.0.1:")
     assert len({node["log_root"] for node in status["nodes"]}) == 1
+    assert len({node["state_root"] for node in status["nodes"]}) == 1
+    assert len(bytes.fromhex(status["nodes"][0]["state_root"])) == 32
     assert [set(party) for party in status["participants"]] == [
         {"name", "lei", "role", "status"}
     ] * 7
