@@ -28,7 +28,13 @@ from clearing.log.policy import Policy
 from clearing.records.transaction import Transaction
 from clearing.rules.registry import Registry
 from node.broadcast import Broadcast
-from node.replication.divergence import DivergenceError, make_report, read_report, write_report
+from node.replication.divergence import (
+    Divergence,
+    DivergenceError,
+    make_report,
+    read_report,
+    write_report,
+)
 from node.replication.link import Link, Received
 from node.replication.member import Member, Membership
 from node.replication.replica import FullReplica, ReceivedBlock, Replica
@@ -178,11 +184,11 @@ class Follower(Member):
 
     async def _take(self, received: Received) -> bytes | None:
         """Take what came; return the cosigned note where there is a head to cosign."""
-        if isinstance(received, FinalNote):
-            await self._in_writer(self._keep_final, received.note)
-            return None
-        self._leader_size = max(self._leader_size, received.checkpoint.size)
         try:
+            if isinstance(received, FinalNote):
+                await self._in_writer(self._keep_final, received.note)
+                return None
+            self._leader_size = max(self._leader_size, received.checkpoint.size)
             if isinstance(received, ReceivedBlock):
                 await self._in_writer(self._replica.take, received)
                 self._disk_full = ""
@@ -208,6 +214,7 @@ class Follower(Member):
 
     def _cosign(self, checkpoint: Checkpoint, note: bytes) -> bytes | None:
         """Cosign a head that ends the log here; None where it does not, or must not be."""
+        self._check_history(checkpoint)
         self._latest_note = note
         self._broadcast.fire()
         if checkpoint.size != self._size() or self._may_not_cosign:
@@ -249,19 +256,31 @@ class Follower(Member):
     def _keep_final(self, data: bytes) -> None:
         """Keep a final checkpoint, once it is that and of the log here.
 
-        Raises: DecodeError, VerificationError: it is not.
+        Raises: DecodeError, VerificationError: it is none; DivergenceError: it is another history's.
         """
         note = Note.parse(data)
         checkpoint = self._policy.check(note).checkpoint
+        self._check_history(checkpoint)
         with self._store.snapshot() as view:
-            if view.root(checkpoint.size) != checkpoint.root:
-                raise VerificationError("a final checkpoint has another root than the log here")
             kept = view.checkpoint(checkpoint.size)
         if kept is None:
             self._store.add_checkpoint(checkpoint.size, data)
         if self._final is None or checkpoint.size > self._final[0]:
             self._final = (checkpoint.size, kept or data)
         self._broadcast.fire()
+
+    def _check_history(self, checkpoint: Checkpoint) -> None:
+        """Hold a head that the log has signed against the log here, as far as that reaches.
+
+        Raises: DivergenceError: the log has signed two histories; the note is the evidence.
+        """
+        with self._store.snapshot() as view:
+            tip = view.tip
+            if tip is None or checkpoint.size > tip.log_size:
+                return
+            if view.root(checkpoint.size) != checkpoint.root:
+                why = f"the log has signed another history of {checkpoint.size} leaves"
+                raise DivergenceError(Divergence(tip.height, checkpoint.size, b"", b"", why))
 
     def _diverge(self, error: DivergenceError, note: bytes) -> None:
         """Leave the signed report; from here on nothing is taken."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
+from clearing.log.checkpoint import Checkpoint
 from clearing.log.note import Note
 from clearing.log.policy import Policy
 from clearing.records.instruction import InstructionKind, ItemSelection, make_instruction
@@ -18,6 +20,7 @@ from clearing.records.redacted import RedactedSubmission
 from clearing.records.submission import Submission
 from node import runtime as runtime_module
 from node.replication.divergence import REPORT_NAME, parse_report
+from node.replication.handshake import Handshake
 from node.replication.leader import Leader
 from node.replication.source import BlockSource, Rights
 from node.rpc_errors import decode_details
@@ -304,3 +307,59 @@ def test_a_lying_leader_is_found_out_and_reported(
     async def healed(nodes: kit.Nodes) -> None:
         await kit.converge(nodes)
         assert kit.condition(nodes[MINISTRY]) is NodeCondition.SERVING
+
+
+# -- a log with two histories
+
+
+def test_a_log_that_signs_a_second_history_is_found_out(
+    network: LocalNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The leader is put back by two blocks, asks nobody what they hold, and goes on otherwise."""
+    p01 = kit.Party(network, "p01", kit.network_id(network))
+    data = kit.config_of(network, LEADER).data_dir
+    backup = network.path.parent / "backup"
+    policy = Policy.parse(network.policy_path.read_bytes())
+
+    @kit.on(network)
+    async def first(nodes: kit.Nodes) -> None:
+        await kit.record(nodes, p01, 2)
+        await kit.converge(nodes)
+
+    shutil.copytree(data, backup)
+
+    @kit.on(network)
+    async def second(nodes: kit.Nodes) -> None:
+        await kit.record(nodes, p01, 2)
+        await kit.converge(nodes)
+
+    shutil.rmtree(data)
+    shutil.copytree(backup, data)
+    monkeypatch.setattr(Handshake, "refusal", None)
+    monkeypatch.setattr(Handshake, "report", lambda *_: None)
+
+    @kit.on(network, LEADER)
+    async def forked(nodes: kit.Nodes) -> None:
+        await kit.record(nodes, p01, 2)
+        leader = nodes[LEADER].member
+        await kit.until(
+            "signed", lambda: Checkpoint.parse(Note.parse(leader.latest_note()).text).size == 10
+        )
+        for name in ("ministry", "p02"):
+            nodes[name] = await Runtime.start(kit.config_of(network, name))
+            await kit.until(
+                "diverged",
+                lambda name=name: kit.condition(nodes[name]) is NodeCondition.DIVERGED,
+            )
+            # Two notes that the log has signed over ten leaves, with different roots: the proof.
+            head, found, note = parse_report(nodes[name].member.status().divergence_report)
+            assert found.why == "the log has signed another history of 10 leaves"
+            before = Note.parse(nodes[name].member.final[1])
+            logs = [log.key for log in policy.logs]
+            for signed in (before, Note.parse(note)):
+                signed.verified_by(logs)
+            heads = [Checkpoint.parse(one.text) for one in (before, Note.parse(note))]
+            assert [one.size for one in heads] == [10, 10]
+            assert heads[0].root == head.root != heads[1].root
+        # Without them nothing of the second history becomes final.
+        assert leader.status().final_size == 6
