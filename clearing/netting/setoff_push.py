@@ -1,0 +1,349 @@
+"""Minimum-cost flow with costs of 0 and 1 by pushing downhill: the solver for all but long thin graphs.
+
+Lives here: the residual network, the search that measures how far every node is from a deficit, and the
+discharge that pushes excess towards deficits. May not live here: what a node or an arc means, and any proof
+(certificate).
+
+The label of a node is a lower bound on its way to the nearest deficit in the residual network: first the cost,
+then, between ways of equal cost, the number of steps: label = cost * 2^32 + steps. A residual arc u -> v of cost c
+keeps cost(u) <= c + cost(v), and flow moves along it only when label(u) > label(v) + c * 2^32. So arcs that carry
+some of what they could cost exactly the difference of their labels, which is optimality, and flow never runs
+in circles. `search` sets all labels exactly; `discharge` pushes and raises labels node by node, first in first
+out, until nothing can move or it has done about the work of a search. A node with more steps than some number
+of steps that no node has any more (a gap) cannot reach a deficit at its cost: it waits for the next search.
+
+Invariants kept: integers only, one thread, no hashing: equal input gives equal flow on every machine; no excess
+ever becomes a deficit.
+
+Source: own design after the push-relabel method of Goldberg and Tarjan with global updates and gaps (Math. of
+Operations Research 15, 1990; Cherkassky and Goldberg, Algorithmica 19, 1997). Costs are so small that labels
+hold them whole, so it needs no scaling of costs: measured against scaling in 2 to 14 phases, against primal-dual
+rounds and against augmenting paths, one phase looked at 2 to 10 times fewer arcs.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clearing.errors import invariant
+from clearing.netting.engine import Engine, jit
+from clearing.netting.setoff_core import VERTICES_MAX, FlowProblem, FlowSolution, as_engine
+
+I64: TypeAlias = NDArray[np.int64]
+I32: TypeAlias = NDArray[np.int32]
+I8: TypeAlias = NDArray[np.int8]
+
+# A slot is one end of an arc, 16 bytes: what the arc can still carry from here, and a link that packs
+# partner slot << 32 | node at the other end << 4 | flags | cost of going there + 1.
+_RESIDUAL: Final = 0
+_LINK: Final = 1
+_COST: Final = 3
+_OPEN: Final = 4  # this end has a residual
+_BACK: Final = 8  # the partner has one
+_NODE_SHIFT: Final = 4
+_NODE: Final = VERTICES_MAX - 1
+_PARTNER: Final = (1 << 31) - 1
+
+_STEPS: Final = (1 << 32) - 1
+_STRANDED: Final = 1 << 30  # steps of a node that has no way at its cost
+_FAR: Final = 1 << 62
+_DONE: Final = 1 << 30
+_NONE: Final = -1
+_RAISE_WORK: Final = 4  # raising a label costs about as much as looking at so many slots
+
+# Work is counted in sweeps, one sweep being a look at every slot.
+_FIRST_CHECK: Final = 32
+_PATIENCE: Final = 100
+_NODES_A_SWEEP: Final = 64
+
+
+def solve(problem: FlowProblem, engine: Engine, *, patient: bool) -> FlowSolution | None:
+    """Solve the problem, searching from the side, deficits or excesses, that has fewer nodes.
+
+    Returns: the solution; None when not `patient` and the excess shrinks so slowly that the network simplex
+    method will be faster. Whether it does depends on the problem only, not on time.
+    """
+    deficits = int(np.count_nonzero(problem.excess < 0))
+    if 4 * deficits > 5 * int(np.count_nonzero(problem.excess > 0)):
+        turned = problem._replace(tail=problem.head, head=problem.tail, excess=-problem.excess)
+        found = _push(turned, engine, patient=patient)
+        return None if found is None else FlowSolution(found.flow, -found.potential)
+    return _push(problem, engine, patient=patient)
+
+
+def _push(problem: FlowProblem, engine: Engine, *, patient: bool) -> FlowSolution | None:
+    network = Network(*as_engine(engine, _lay_out)(*problem))
+    nodes, sweep = problem.excess.shape[0], 2 * problem.tail.shape[0]
+    run_search, run_discharge = as_engine(engine, _search), as_engine(engine, _discharge)
+    cursor = network.first[:-1].copy()
+    before = left = _unsettled(network.excess)
+    check = _FIRST_CHECK * sweep
+    work = 0
+    while left:
+        measured, seen, lost = run_search(network)
+        invariant(lost == 0, "set-off: an excess has no way back to balance")
+        work += nodes + seen + run_discharge(network, measured, cursor, sweep * 3 // 4)
+        left = _unsettled(network.excess)
+        if work >= check and not patient:
+            # At this pace, in halvings of the excess, how many sweeps are still to do?
+            gained = before.bit_length() - left.bit_length()
+            if (check // 2) * left.bit_length() > gained * sweep * (
+                _PATIENCE + nodes // _NODES_A_SWEEP
+            ):
+                return None
+            before = left
+            check *= 2
+    return FlowSolution(
+        problem.capacity - network.slots[network.home, _RESIDUAL], network.label >> 32
+    )
+
+
+def _unsettled(excess: I64) -> int:
+    return int(excess[excess > 0].sum())
+
+
+class Network(NamedTuple):
+    """A residual network and the state of its solution.
+
+    first: int64[n + 1], the slots of node v are first[v]..first[v+1]-1.
+    slots: int64[2m, 2], residual and link. home: int64[m], the slot at the tail of each arc.
+    excess: int64[n], what each node has to send (+) or to receive (-). label: int64[n].
+    """
+
+    first: I64
+    slots: I64
+    home: I64
+    excess: I64
+    label: I64
+
+
+@jit
+def _lay_out(
+    tail: I32, head: I32, capacity: I64, cost: I8, excess: I64
+) -> tuple[I64, I64, I64, I64, I64]:
+    """Build the residual network of an empty flow; the fields of a Network, excess copied."""
+    nodes = excess.shape[0]
+    arcs = tail.shape[0]
+    first = np.zeros(nodes + 1, np.int64)
+    for arc in range(arcs):
+        first[tail[arc] + 1] += 1
+        first[head[arc] + 1] += 1
+    for node in range(nodes):
+        first[node + 1] += first[node]
+    free = first.copy()
+    slots = np.empty((2 * arcs, 2), np.int64)
+    home = np.empty(arcs, np.int64)
+    for arc in range(arcs):
+        u = np.int64(tail[arc])
+        v = np.int64(head[arc])
+        here = free[u]
+        free[u] += 1
+        there = free[v]
+        free[v] += 1
+        price = np.int64(cost[arc])
+        slots[here, _RESIDUAL] = capacity[arc]
+        slots[there, _RESIDUAL] = 0
+        slots[here, _LINK] = there << 32 | v << _NODE_SHIFT | (1 + price)
+        slots[there, _LINK] = here << 32 | u << _NODE_SHIFT | (1 - price)
+        if capacity[arc] > 0:
+            slots[here, _LINK] |= _OPEN
+            slots[there, _LINK] |= _BACK
+        home[arc] = here
+    return first, slots, home, excess.copy(), np.zeros(nodes, np.int64)
+
+
+@jit
+def _search(network: Network) -> tuple[I64, int, int]:
+    """Set every label to its exact value, up to the cost at which the last excess finds a deficit.
+
+    Dijkstra backwards from all deficits, level by level of reduced cost, within a level in order of steps.
+
+    Returns: the nodes measured, nearest first (nodes beyond are stranded); the slots looked at; how many
+    nodes with excess cannot reach any deficit.
+    """
+    first, slots, _, excess, label = network
+    nodes = excess.shape[0]
+    reach = np.full(nodes, _FAR, np.int64)  # the best way known: level << 32 | steps
+    cost = np.empty(nodes, np.int32)  # by the old labels; _DONE when the best way is certain
+    line = np.empty(nodes, np.int64)  # nodes that are certain, in order of steps
+    batch = np.empty(nodes, np.int64)  # nodes that waited for this level: steps << 32 | node
+    order = np.empty(nodes, np.int64)
+    waiting = np.full(nodes + 2, _NONE, np.int32)  # by level, a list of slots that lead to a node
+    after = np.empty(slots.shape[0], np.int32)
+    wanted = level = top = measured = head = tail = work = 0
+    taken = nodes
+    for node in range(nodes):
+        cost[node] = label[node] >> 32
+        wanted += excess[node] > 0
+        if excess[node] < 0:
+            reach[node] = 0
+            cost[node] = _DONE
+            line[tail] = node
+            tail += 1
+    while wanted > 0:
+        if taken < nodes and (head == tail or batch[taken] >> 32 <= reach[line[head]] & _STEPS):
+            node = int(batch[taken] & _NODE)
+            taken += 1
+            if cost[node] == _DONE:
+                continue
+            cost[node] = _DONE
+        elif head < tail:
+            node = line[head]
+            head += 1
+        elif level < top:
+            level += 1
+            taken = _take(waiting[level], after, slots, cost, reach, batch)
+            continue
+        else:
+            break
+        order[measured] = node
+        measured += 1
+        wanted -= excess[node] > 0
+        work += first[node + 1] - first[node]
+        above = (label[node] >> 32) + 1
+        step = (reach[node] & _STEPS) + 1
+        for slot in range(first[node], first[node + 1]):
+            link = slots[slot, _LINK]
+            other = (link >> _NODE_SHIFT) & _NODE
+            rise = above - (link & _COST) - cost[other]
+            if (rise >= 0) & (link & _BACK != 0):
+                way = (level + rise) << 32 | step
+                if rise == 0:
+                    reach[other] = way
+                    cost[other] = _DONE
+                    line[tail] = other
+                    tail += 1
+                elif way < reach[other]:
+                    if reach[other] >> 32 != level + rise:
+                        after[slot] = waiting[level + rise]
+                        waiting[level + rise] = slot
+                        top = max(top, level + rise)
+                    reach[other] = way
+    _raise_labels(label, reach, cost, level)
+    return order[:measured], work, wanted
+
+
+@jit
+def _take(slot: int, after: I32, slots: I64, cost: I32, reach: I64, batch: I64) -> int:
+    """Put the nodes of a list that still wait at the end of `batch`, in order of steps.
+
+    Returns: where in `batch` they begin.
+    """
+    begin = int(batch.shape[0])
+    least = _FAR
+    in_order = True
+    while slot != _NONE:  # the last to come is the first in the list
+        node = (slots[slot, _LINK] >> _NODE_SHIFT) & _NODE
+        if cost[node] != _DONE:
+            steps = reach[node] & _STEPS
+            in_order &= steps <= least
+            least = steps
+            begin -= 1
+            batch[begin] = steps << 32 | node
+        slot = after[slot]
+    if not in_order:
+        batch[begin:].sort()
+    return begin
+
+
+@jit
+def _raise_labels(label: I64, reach: I64, cost: I32, level: int) -> None:
+    for node in range(label.shape[0]):
+        if cost[node] == _DONE:
+            label[node] = ((label[node] >> 32) + (reach[node] >> 32)) << 32 | (reach[node] & _STEPS)
+        else:
+            label[node] = ((label[node] >> 32) + level) << 32 | _STRANDED
+
+
+@jit
+def _discharge(network: Network, order: I64, cursor: I64, limit: int) -> int:
+    """Push excess downhill, raising labels where it is stuck, until nothing moves or the work is done.
+
+    order: the nodes that `search` measured. cursor: int64[n], the slot at which each node goes on; the caller
+    keeps it, beginning with network.first. limit: slots to look at.
+
+    Returns: the work done, in slots looked at.
+    """
+    first, slots, _, excess, label = network
+    nodes = excess.shape[0]
+    crowd = np.zeros(nodes + 1, np.int64)  # by steps, how many nodes have them
+    for node in range(nodes):
+        if label[node] & _STEPS <= nodes:
+            crowd[label[node] & _STEPS] += 1
+    gap = nodes
+    line = np.empty(nodes, np.int64)  # a ring: first in, first out
+    queued = np.zeros(nodes, np.bool_)
+    head = length = work = 0
+    for place in range(order.shape[0] - 1, -1, -1):
+        node = order[place]
+        if excess[node] > 0:
+            queued[node] = True
+            line[length] = node
+            length += 1
+    while length > 0 and work < limit:
+        node = line[head]
+        head = head + 1 if head + 1 < nodes else 0
+        length -= 1
+        queued[node] = False
+        own = label[node]
+        if own & _STEPS > gap:
+            continue
+        left = excess[node]
+        begin, end = first[node], first[node + 1]
+        slot = cursor[node]
+        while True:
+            best = _FAR
+            for _ in range(end - begin):
+                link = slots[slot, _LINK]
+                other = (link >> _NODE_SHIFT) & _NODE
+                downhill = label[other] + (((link & _COST) - 1) << 32)
+                if link & _OPEN == 0:
+                    downhill = _FAR
+                if downhill < own:
+                    flow = min(left, slots[slot, _RESIDUAL])
+                    partner = link >> 32
+                    here = slots[slot, _RESIDUAL] - flow
+                    there = slots[partner, _RESIDUAL]
+                    slots[slot, _RESIDUAL] = here
+                    slots[partner, _RESIDUAL] = there + flow
+                    if here == 0:
+                        link &= ~_OPEN
+                        slots[partner, _LINK] &= ~_BACK
+                    if there == 0:
+                        link |= _BACK
+                        slots[partner, _LINK] |= _OPEN
+                    slots[slot, _LINK] = link
+                    left -= flow
+                    had = excess[other]
+                    excess[other] = had + flow
+                    if had + flow > 0 and not queued[other]:
+                        queued[other] = True
+                        place = head + length
+                        line[place if place < nodes else place - nodes] = other
+                        length += 1
+                    if left == 0:
+                        break
+                elif downhill < best:
+                    best = downhill
+                slot += 1
+                if slot == end:
+                    slot = begin
+            if left == 0:
+                break
+            work += end - begin + _RAISE_WORK
+            steps = own & _STEPS
+            crowd[steps] -= 1
+            if crowd[steps] == 0 and steps < gap:
+                gap = steps
+            own = best + 1
+            if own & _STEPS > gap:
+                own = own >> 32 << 32 | _STRANDED
+                break
+            crowd[own & _STEPS] += 1
+        label[node] = own
+        cursor[node] = slot
+        excess[node] = left
+    return work
