@@ -57,6 +57,8 @@ LIFECYCLE = Lifecycle(
 IS_TERMINAL = np.zeros(256, dtype=np.bool_)
 IS_TERMINAL[[int(state) for state in ObligationState if LIFECYCLE.is_terminal(state)]] = True
 
+_KIND_FIRST, _KIND_LAST = int(min(ObligationKind)), int(max(ObligationKind))
+
 _STATES_LAYOUT = Layout(
     "item states", uint("submitter", 4), uint("count", 4), uint("form", 1), reserved(3)
 )
@@ -260,7 +262,6 @@ def validate_items(
     due = items["due_ms"]
     known = (debtor <= last) & (creditor <= last)
     debtor_row, creditor_row = np.minimum(debtor, last), np.minimum(creditor, last)
-    kinds = [int(kind) for kind in ObligationKind]
     # written from the highest code to the lowest, so that the lowest stands
     faults = (
         (RejectCode.DUE_PASSED, (due > 0) & (due <= np.uint64(time_ms))),
@@ -271,11 +272,12 @@ def validate_items(
         (RejectCode.SUBMITTER_NOT_PARTY, (debtor != submitter) & (creditor != submitter)),
         (RejectCode.SAME_PARTY, debtor == creditor),
         (RejectCode.ITEM_FLAGS, items["flags"] != 0),
-        (RejectCode.ITEM_KIND, (items["kind"] < min(kinds)) | (items["kind"] > max(kinds))),
+        (RejectCode.ITEM_KIND, (items["kind"] < _KIND_FIRST) | (items["kind"] > _KIND_LAST)),
         (RejectCode.ITEM_VERSION, items["version"] != ITEM_VERSION),
     )
     for code, fault in faults:
-        codes[fault] = code
+        if fault.any():
+            codes[fault] = code
     return codes
 
 
