@@ -40,7 +40,7 @@ from node.replication.member import Membership
 from node.replication.replica import FullReplica, Replica, WitnessReplica
 from node.sequencer.clock import BlockClock
 from node.sequencer.driver import Machine
-from node.sequencer.embedded import Limits
+from node.sequencer.embedded import EmbeddedSequencer, Limits
 from node.services.facade import NodeKind
 from node.services.server import NodeServer, make_server
 from node.store import RollbackDetectedError, Store, StoreSettings
@@ -242,6 +242,9 @@ class Runtime:
         behind_ms = clock.behind_ms(machine.state.time_ms)
         if behind_ms:
             _log.warning("clock is behind the newest block", behind_ms=behind_ms)
+        limits = Limits(
+            block_items=self.config.block_items_max, gather_ms=self.config.block_wait_ms_max
+        )
         return Leader(
             membership,
             machine,
@@ -249,9 +252,8 @@ class Runtime:
             policy=trust.policy,
             signer=log,
             cosigner=Cosigner(store, trust.cosigner),
-            clock=clock,
-            limits=Limits(
-                block_items=self.config.block_items_max, gather_ms=self.config.block_wait_ms_max
+            make_driver=lambda hooks: EmbeddedSequencer(
+                machine, clock, store.directory, hooks, limits
             ),
             metrics=self._metrics,
             on_halt=self.halt,

@@ -1,6 +1,6 @@
 """Whether a leader may write and sign: what its followers hold is heard first.
 
-Lives here: Handshake, the rule that keeps a leader with an old database from making a second
+Lives here: HandshakeRule, the rule that keeps a leader with an old database from making a second
 history. May not live here: transport, signing.
 
 A leader whose log is longer than its genesis waits until followers that make the policy's quorum,
@@ -27,7 +27,7 @@ from node.store import Store
 REMEDY = "stop this node and put back the newest database, or a copy of a full replica's"
 
 
-class Handshake:
+class HandshakeRule:
     """What followers have reported since this leader started. Safe to call from several threads."""
 
     def __init__(self, store: Store, policy: Policy, own_name: str, origin: str) -> None:

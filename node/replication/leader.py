@@ -25,12 +25,10 @@ from clearing.rules.registry import Registry
 from node.bridge import Bridge
 from node.broadcast import Broadcast
 from node.observability import Metrics
-from node.replication.handshake import Handshake as HandshakeRule
+from node.replication.handshake import HandshakeRule
 from node.replication.member import Member, Membership
 from node.replication.source import BlockSource, Rights, rights_of
-from node.sequencer.clock import BlockClock
-from node.sequencer.driver import Machine
-from node.sequencer.embedded import EmbeddedSequencer, Limits
+from node.sequencer.driver import Driver, Hooks, Machine
 from node.sequencer.heads import HeadKeeper
 from node.services.facade import (
     BlockPart,
@@ -52,7 +50,8 @@ from node.workers.witness import Cosigner
 class Leader(Member):
     """The node that orders; implements services.facade.Ledger and Replication.
 
-    on_halt: called with the reason when a defect or a failed disk ended all writing.
+    make_driver: makes whoever orders the blocks. on_halt: called with the reason when a defect or
+    a failed disk ended all writing.
     """
 
     def __init__(
@@ -64,8 +63,7 @@ class Leader(Member):
         policy: Policy,
         signer: Signer,
         cosigner: Cosigner,
-        clock: BlockClock,
-        limits: Limits,
+        make_driver: Callable[[Hooks], Driver],
         metrics: Metrics,
         on_halt: Callable[[str], None],
     ) -> None:
@@ -84,15 +82,7 @@ class Leader(Member):
             on_final=metrics.block_final,
             on_failure=on_halt,
         )
-        self._sequencer = EmbeddedSequencer(
-            machine,
-            clock,
-            machine.store.directory,
-            gate=self._refusal,
-            on_block=self._add_block,
-            on_halt=on_halt,
-            limits=limits,
-        )
+        self._driver = make_driver(Hooks(self._refusal, self._add_block, on_halt))
         self._source = self.make_source()
         self._bridge = Bridge(broadcast.loop)
         self._connected: dict[str, NodeKind] = {}
@@ -109,12 +99,12 @@ class Leader(Member):
         if rollback is not None:
             self._rule.detect(str(rollback))
         self._heads.start()
-        self._sequencer.start()
+        self._driver.start()
         self._open()
 
     def stop(self) -> None:
         """Finish what is queued, then end both threads."""
-        self._sequencer.stop()
+        self._driver.stop()
         self._heads.stop()
 
     def _open(self) -> None:
@@ -146,7 +136,7 @@ class Leader(Member):
 
     async def submit(self, transaction: Transaction) -> Outcome:
         """Order one transaction; see services.facade.Ledger."""
-        return await self._bridge.result(self._sequencer.submit(transaction))
+        return await self._bridge.result(self._driver.submit(transaction))
 
     def position_proof(self, participant: int, asset: int) -> PositionProof:
         """Return one position with its audit paths; see services.facade.Ledger."""
@@ -154,7 +144,7 @@ class Leader(Member):
 
     def standing(self) -> tuple[NodeCondition, str]:
         """Return the node's condition and one sentence about it, "" while it serves."""
-        refusals = (self._sequencer.refusal, self._rule.refusal, self._heads.refusal)
+        refusals = (self._driver.refusal, self._rule.refusal, self._heads.refusal)
         stated = [refusal for refusal in refusals if isinstance(refusal, NotServingError)]
         if not stated:
             return NodeCondition.SERVING, ""
@@ -182,7 +172,7 @@ class Leader(Member):
         return NodeKind.FULL_REPLICA
 
     def _queued(self) -> int:
-        return self._sequencer.queued
+        return self._driver.queued
 
     # -- Replication
 

@@ -12,7 +12,9 @@ result durable and takes it over.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Protocol
 
 from clearing import ledger
@@ -21,8 +23,24 @@ from clearing.records.transaction import Transaction
 from clearing.rows import Table, key_position
 from clearing.rules.positions import Position
 from clearing.state import State
-from node.services.facade import PositionProof
+from node.services.facade import NodeRefusalError, PositionProof
 from node.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What a driver asks and tells the node that it orders for.
+
+    gate: says why nothing may be ordered now, or None; asked at each submission and before each
+    block.
+    on_block: called by the thread that commits, after each durable block and before it is
+    acknowledged, with its items and how long it took to write, in seconds; it must not block.
+    on_halt: called once, with the reason, when a defect or a failed disk ended all writing.
+    """
+
+    gate: Callable[[], NodeRefusalError | None]
+    on_block: Callable[[BlockResult, int, float], None]
+    on_halt: Callable[[str], None]
 
 
 class Driver(Protocol):
@@ -46,6 +64,10 @@ class Driver(Protocol):
     @property
     def queued(self) -> int:
         """Number of transactions that wait for a block."""
+
+    @property
+    def refusal(self) -> NodeRefusalError | None:
+        """Why the driver itself makes no blocks now: halted, stopping, disk, clock; or None."""
 
 
 class Machine:

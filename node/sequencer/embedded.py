@@ -18,7 +18,6 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +25,12 @@ from pathlib import Path
 import structlog
 
 from clearing.errors import invariant
-from clearing.ledger import Block, BlockResult, Outcome, next_deadline_ms
+from clearing.ledger import Block, Outcome, next_deadline_ms
 from clearing.records.submission import Submission
 from clearing.records.transaction import Transaction
 from node.errors import SetupError
 from node.sequencer.clock import BlockClock
-from node.sequencer.driver import Machine
+from node.sequencer.driver import Hooks, Machine
 from node.sequencer.halt import write_halt_report
 from node.services.facade import (
     BusyError,
@@ -77,34 +76,21 @@ class _Pending:
 
 
 class EmbeddedSequencer:
-    """A Driver that orders transactions as they come; see the module.
-
-    gate: says why nothing may be ordered now, or None; asked at each submission and before each
-    block.
-    on_block: called by the writer thread after each durable block, before it is acknowledged, with
-    its items and how long it took to write, in seconds; it must not block.
-    on_halt: called once, by the writer thread, with the reason, when a defect or a failed disk
-    ended all writing.
-    """
+    """A Driver that orders transactions as they come; see the module."""
 
     def __init__(
         self,
         machine: Machine,
         clock: BlockClock,
         directory: Path,
-        *,
-        gate: Callable[[], NodeRefusalError | None],
-        on_block: Callable[[BlockResult, int, float], None],
-        on_halt: Callable[[str], None],
+        hooks: Hooks,
         limits: Limits | None = None,
     ) -> None:
         """Prepare the writer; `start` starts it. `directory` receives the report of a halt."""
         self._machine = machine
         self._clock = clock
         self._directory = directory
-        self._gate = gate
-        self._on_block = on_block
-        self._on_halt = on_halt
+        self._hooks = hooks
         self._limits = limits or Limits()
         self._changed = threading.Condition()  # guards the queue and what is said of it
         self._queue: deque[_Pending] = deque()
@@ -151,7 +137,7 @@ class EmbeddedSequencer:
 
     def submit(self, transaction: Transaction) -> Future[Outcome]:
         """Queue one transaction; see Driver."""
-        refusal = self._gate()
+        refusal = self._hooks.gate()
         # A node that may not order must not collect promises either.
         if refusal is not None:
             raise refusal
@@ -232,7 +218,11 @@ class EmbeddedSequencer:
         state = self._machine.state
         deadline_ms = next_deadline_ms(state, max(self._tried_ms, state.time_ms))
         # What the store could not take is tried again at leisure.
-        if deadline_ms is None or self._gate() is not None or time.monotonic() < self._retry_s:
+        if (
+            deadline_ms is None
+            or self._hooks.gate() is not None
+            or time.monotonic() < self._retry_s
+        ):
             return IDLE_WAKE_MS
         try:
             now_ms = self._clock.next_ms(state.time_ms)
@@ -245,7 +235,7 @@ class EmbeddedSequencer:
         state = self._machine.state
         started = time.monotonic_ns()
         try:
-            refusal = self._gate()
+            refusal = self._hooks.gate()
             if refusal is not None:
                 raise refusal
             time_ms = self._clock.next_ms(state.time_ms)
@@ -260,7 +250,7 @@ class EmbeddedSequencer:
                 written_s = time.perf_counter()
                 self._machine.commit(result)
                 items = sum(pending.items for pending in batch)
-                self._on_block(result, items, time.perf_counter() - written_s)
+                self._hooks.on_block(result, items, time.perf_counter() - written_s)
         except (StoreFullError, StoreBusyError) as error:
             self._refused = _store_refusal(error)
             self._retry_s = time.monotonic() + IDLE_WAKE_MS / 1000
@@ -310,7 +300,7 @@ class EmbeddedSequencer:
             pending.future.set_exception(unknown)
         for pending in waiting:
             pending.future.set_exception(refusal)
-        self._on_halt(reason)
+        self._hooks.on_halt(reason)
 
 
 def _refuse(batch: list[_Pending], refusal: NodeRefusalError) -> None:

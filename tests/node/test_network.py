@@ -20,7 +20,7 @@ from clearing.records.redacted import RedactedSubmission
 from clearing.records.submission import Submission
 from node import runtime as runtime_module
 from node.replication.divergence import REPORT_NAME, parse_report
-from node.replication.handshake import Handshake
+from node.replication.handshake import HandshakeRule
 from node.replication.leader import Leader
 from node.replication.source import BlockSource, Rights
 from node.rpc_errors import decode_details
@@ -335,8 +335,8 @@ def test_a_log_that_signs_a_second_history_is_found_out(
 
     shutil.rmtree(data)
     shutil.copytree(backup, data)
-    monkeypatch.setattr(Handshake, "refusal", None)
-    monkeypatch.setattr(Handshake, "report", lambda *_: None)
+    monkeypatch.setattr(HandshakeRule, "refusal", None)
+    monkeypatch.setattr(HandshakeRule, "report", lambda *_: None)
 
     @kit.on(network, LEADER)
     async def forked(nodes: kit.Nodes) -> None:

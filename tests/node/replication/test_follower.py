@@ -24,6 +24,7 @@ from node.services.facade import (
     NotServingError,
 )
 from node.store import Store, StoreBusyError, StoreFullError
+from node.store.tables import Database, number_of
 from node.testnet.layout import LocalNetwork
 from node.testnet.plan import LEADER
 from tests.clearing.log.support import log_signer
@@ -194,3 +195,21 @@ def test_a_cosignature_the_leader_does_not_take_changes_nothing(
         )
         assert nodes[LEADER].member.final is None
         assert kit.condition(nodes["ministry"]) is NodeCondition.SERVING
+
+
+def test_signature_lines_of_older_heads_are_dropped(
+    network: LocalNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.replication.follower.DROP_EVERY", 4)
+    p01 = kit.Party(network, "p01", kit.network_id(network))
+
+    @kit.on(network, *TRIO)
+    async def run(nodes: kit.Nodes) -> None:
+        for _ in range(9):
+            await kit.record(nodes, p01, 1)
+            await kit.converge(nodes)
+
+    with kit.open_store(network, "ministry") as store, store.snapshot() as view:
+        sizes = [number_of(key[:8]) for key, _ in view.items(Database.COSIGNATURES)]
+        assert 1 <= len(sizes) <= 4
+        assert max(sizes) == view.tip.log_size

@@ -13,7 +13,7 @@ from clearing.errors import DecodeError, VerificationError
 from clearing.log.checkpoint import Checkpoint
 from clearing.log.note import Note, sign
 from clearing.log.policy import Policy
-from node.replication.handshake import Handshake
+from node.replication.handshake import HandshakeRule
 from node.services.facade import NodeCondition, NotServingError
 from node.store import Store
 from tests.clearing.log.support import witness_signer
@@ -37,16 +37,16 @@ def made(tmp_path: Path) -> Iterator[HeadsBench]:
         yield one
 
 
-def handshake(made: HeadsBench, policy: Policy = POLICY) -> Handshake:
-    return Handshake(made.store, policy, "leader", ORIGIN)
+def handshake(made: HeadsBench, policy: Policy = POLICY) -> HandshakeRule:
+    return HandshakeRule(made.store, policy, "leader", ORIGIN)
 
 
-def waits(rule: Handshake) -> bool:
+def waits(rule: HandshakeRule) -> bool:
     refusal = rule.refusal
     return refusal is not None and refusal.condition is NodeCondition.WAITING_FOR_REPLICAS
 
 
-def detected(rule: Handshake) -> bool:
+def detected(rule: HandshakeRule) -> bool:
     refusal = rule.refusal
     return refusal is not None and refusal.condition is NodeCondition.ROLLBACK_DETECTED
 
@@ -167,7 +167,7 @@ def test_an_old_copy_of_the_leaders_directory_is_found_out(tmp_path: Path) -> No
         newest = HeadsBench(store, type(made.net)(store=store))
         note = cosigned(newest.grow(), FIRST, by_log=True).encode()
     with Store.open(tmp_path / "old", SETTINGS) as store:
-        rule = Handshake(store, POLICY, "leader", ORIGIN)
+        rule = HandshakeRule(store, POLICY, "leader", ORIGIN)
         with pytest.raises(NotServingError):
             rule.report("first", note)
         assert detected(rule)

@@ -11,7 +11,7 @@ from typing import Any
 
 from clearing.ledger import BlockResult
 from node.sequencer.clock import BlockClock
-from node.sequencer.driver import Machine
+from node.sequencer.driver import Hooks, Machine
 from node.sequencer.embedded import EmbeddedSequencer, Limits
 from node.services.facade import NodeRefusalError
 from node.store import Store
@@ -52,10 +52,8 @@ class Bench:
                 elapsed=lambda: 0,
             ),
             self.store.directory,
-            gate=lambda: self.refusal,
-            on_block=self.on_block,
-            on_halt=self.halts.append,
-            limits=limits,
+            Hooks(lambda: self.refusal, self.on_block, self.halts.append),
+            limits,
         )
 
     @contextmanager
