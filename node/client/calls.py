@@ -39,7 +39,8 @@ ROLLBACK_PATIENCE_MS = 3_000
 """A follower may lag; a node that stays behind so long is not catching up."""
 
 _PASSING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
-_TLS_SIGNS = ("ssl", "tls", "certificate", "handshake")
+_TLS_SIGNS = ("ssl", "certificate")
+"""Not "handshake": "Handshake read failed (Endpoint closing)" is a node that ends, or one that is slow to answer."""
 _NEVER_SENT = "failed to connect"
 _TLS_SENTENCE = (
     "the node and this client do not accept each other's certificates: is yours of this network and in date, and is "

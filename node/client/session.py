@@ -35,7 +35,8 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     *MESSAGE_OPTIONS,
     # A node that restarts is back within seconds: gRPC's own back-off starts at one and doubles.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # The time one attempt to connect may take, TLS included, whatever its name: a busy node needs a second.
+    ("grpc.min_reconnect_backoff_ms", 5_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
 )
 

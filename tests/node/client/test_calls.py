@@ -207,6 +207,17 @@ def test_refused_certificates_are_named_at_once(message: str) -> None:
         attempts(WRITE).after(Failure(Code.UNAVAILABLE, message), 0)
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "failed to connect to all addresses; last error: UNAVAILABLE: Handshake read failed (Endpoint closing)",
+        "failed to connect to all addresses; last error: UNKNOWN: Handshaker shutdown",
+    ],
+)
+def test_a_handshake_that_is_cut_off_is_tried_again(message: str) -> None:
+    assert attempts(WRITE).after(Failure(Code.UNAVAILABLE, message), 0).delay_s > 0
+
+
 def test_a_node_that_lags_is_given_a_moment() -> None:
     tries = attempts(READ, 100)
     failure = refused(refusal(Refusal.ROLLBACK, "behind"))
