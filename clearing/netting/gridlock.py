@@ -137,7 +137,8 @@ def unsettled(
     """Say for each payment that does not settle whose limit stands against it and how much is missing.
 
     A payment waits for those before it in its payer's queue; `short` is by how much the payer's lesser limit
-    would have to grow for all of them, and itself, to settle beside what settles already.
+    would have to grow for all of them, and itself, to settle beside what settles already. Less can be enough,
+    where what settles then brings the payer more income, and others can help (see relief).
 
     Returns: the reasons, LIQUIDITY or CAP, with the payer as participant.
     """
