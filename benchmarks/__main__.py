@@ -21,7 +21,7 @@ from benchmarks.report import Report
 FIGURES = ("ingest", "finality", "cycle", "proofs", "start", "kernels")
 """Benchmarks that measure ours alone: run(quick=...) returns figures."""
 
-CONTESTS = ("netting", "bilateral", "gridlock")
+CONTESTS = ("netting", "bilateral", "gridlock", "setoff")
 """Benchmarks against a floor and peers: standard(quick=...) and contest(shape, ...) return cases."""
 
 SHAPE = ("rows", "participants", "assets", "bits", "skew", "seed")
@@ -55,7 +55,9 @@ def cases(name: str, options: argparse.Namespace) -> list[contest.Case]:
         more["prefunded_ppm"] = options.prefunded_ppm
     if name == "setoff" and options.debts is not None:
         more["debts"] = options.debts
-    if given or more:
+    if options.name == "all" and more.pop("debts", None):
+        works = [*module.standard(quick=options.quick), lambda: module.real(options.debts)]
+    elif given or more:
         if name != "netting":
             given["assets"] = 1
         works = [lambda: module.contest(Shape(**given), quick=options.quick, **more)]

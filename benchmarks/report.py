@@ -16,6 +16,9 @@ from benchmarks.measure import Figure, machine
 from benchmarks.peers import remote
 from benchmarks.plot import growth
 
+_SAME = ("participants", "assets", "bits", "skew", "hot_pair", "prefunded_percent")
+"""What the cases of one line of the plot have in common."""
+
 DIRECTORY = pathlib.Path(__file__).parent / "reports"
 
 
@@ -48,7 +51,7 @@ class Report:
         lines: dict[str, dict[int, float]] = {}
         first: dict[str, dict[str, Any]] = {}
         for case in self.cases:
-            facts = {k: v for k, v in case.facts.items() if k not in ("rows", "name", "settled")}
+            facts = {key: case.facts.get(key) for key in _SAME}
             ours, floor = case.best(OURS), case.best(FLOOR)
             if "rows" not in case.facts or facts != first.setdefault(case.benchmark, facts):
                 continue
