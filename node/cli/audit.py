@@ -23,7 +23,7 @@ from node.cli.errors import CheckFailedError, WrongUseError
 from node.cli.fsck import fsck
 from node.cli.names import Names
 from node.cli.obligations import AssetFilter, CycleFilter, PartyFilter, SubmissionNo
-from node.cli.options import AsJson
+from node.cli.options import U64_MAX, AsJson
 from node.cli.proofs import LogCopy, newest
 from node.cli.render import cells, print_json, progress, stdout, table
 from node.cli.rows import (
@@ -117,7 +117,8 @@ def check_blocks(leaves: Sequence[bytes]) -> tuple[Counter[LeafKind], int]:
 def proof(
     access: Access,
     index: Annotated[
-        int | None, typer.Argument(help="Log index of a leaf whose inclusion is proven.", min=0)
+        int | None,
+        typer.Argument(help="Log index of a leaf whose inclusion is proven.", min=0, max=U64_MAX),
     ] = None,
     position: Annotated[
         str | None,

@@ -19,6 +19,7 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
 from node.cli.errors import WrongUseError
+from node.cli.options import read_standard_input
 from node.cli.session import Access, told_rpc, with_access
 from node.client.session import sync_channel
 from node.pb.v1 import audit_pb2, operator_pb2, participant_pb2, replication_pb2
@@ -82,7 +83,7 @@ def call(
     The methods and their fields are described in the proto files.
     """
     found = find_method(method)
-    text = sys.stdin.read() if request == "-" else request
+    text = read_standard_input() if request == "-" else request
     message = read_request(found, text)
     channel = sync_channel(access.identity.tls, access.endpoints[0])
     try:

@@ -16,7 +16,7 @@ from clearing.types import CycleState, InstructionState
 from node.cli.errors import WrongUseError
 from node.cli.names import Names
 from node.cli.obligations import CycleFilter
-from node.cli.options import AsJson
+from node.cli.options import U32_MAX, AsJson
 from node.cli.render import cells, print_json, progress, stdout, table, utc
 from node.cli.rows import CYCLES, INSTRUCTIONS, cycle_fact, words
 from node.cli.session import Access, with_access
@@ -58,7 +58,9 @@ def list_cycles(access: Access, as_json: AsJson = False) -> None:
 @with_access
 def show(
     access: Access,
-    number: Annotated[int, typer.Argument(metavar="N", help="Number of the cycle.", min=1)],
+    number: Annotated[
+        int, typer.Argument(metavar="N", help="Number of the cycle.", min=1, max=U32_MAX)
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Show a cycle by asset: gross, net, and net positions (+ receives, - pays).

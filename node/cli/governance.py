@@ -5,7 +5,6 @@ Lives here: the commands. May not live here: the JSON of actions (actions.py), w
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +14,7 @@ from clearing.rules.governance import decode_actions
 from node.cli.actions import parse_actions
 from node.cli.errors import WrongUseError
 from node.cli.names import Names
-from node.cli.options import AsJson
+from node.cli.options import U64_MAX, AsJson, read_standard_input
 from node.cli.render import cells, print_json, print_json_rows, stdout, table, utc
 from node.cli.session import Access, with_access
 from node.client import Client
@@ -50,7 +49,7 @@ def propose(
     {"action": "set-timetable", "cut_offs": ["11:00", "16:30"]}\n
     {"action": "set-cap", "participant", "asset", "amount": "UNITS" or null}
     """
-    text = sys.stdin.read() if file == "-" else read_text(Path(file))
+    text = read_standard_input() if file == "-" else read_text(Path(file))
     with access.client() as client:
         actions = parse_actions(text, client.registry())
         recorded = client.propose(actions)
@@ -61,7 +60,9 @@ def propose(
 @with_access
 def approve(
     access: Access,
-    proposal: Annotated[int, typer.Argument(metavar="N", help="Log index of it.", min=0)],
+    proposal: Annotated[
+        int, typer.Argument(metavar="N", help="Log index of it.", min=0, max=U64_MAX)
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Approve a proposal; the approval that reaches the quorum enacts it."""

@@ -18,7 +18,7 @@ from clearing.types import ObligationState
 from node.cli.errors import CheckFailedError, WrongUseError
 from node.cli.names import Names
 from node.cli.obligation_file import ObligationFile, parse_obligations
-from node.cli.options import AsJson
+from node.cli.options import U32_MAX, U64_MAX, AsJson
 from node.cli.render import notice, print_json, progress, stdout
 from node.cli.rows import OBLIGATIONS, POSITIONS
 from node.cli.session import Access, told, with_access
@@ -26,8 +26,14 @@ from node.client import Client, ClientError, Recorded, RejectedError
 from node.client.sync import Ranges
 from node.queries import ObligationFilter, PositionFilter
 
+FILE_BYTES_MAX = 512 << 20
+"""Greatest obligation file: some millions of rows, which are held in memory as a whole."""
+
 SubmissionNo = Annotated[
-    int | None, typer.Option("--submission", metavar="N", help="Log index of a submission.", min=0)
+    int | None,
+    typer.Option(
+        "--submission", metavar="N", help="Log index of a submission.", min=0, max=U64_MAX
+    ),
 ]
 ItemRanges = Annotated[
     str | None,
@@ -35,7 +41,9 @@ ItemRanges = Annotated[
 ]
 PartyFilter = Annotated[str | None, typer.Option(metavar="NAME", help="Only of this party.")]
 AssetFilter = Annotated[str | None, typer.Option(metavar="NAME", help="Only in this asset.")]
-CycleFilter = Annotated[int | None, typer.Option(metavar="N", help="Only of this cycle.", min=1)]
+CycleFilter = Annotated[
+    int | None, typer.Option(metavar="N", help="Only of this cycle.", min=1, max=U32_MAX)
+]
 
 
 @with_access
@@ -57,7 +65,7 @@ def submit(
 
     More than 50,000 rows become several submissions, recorded one after the other.
     """
-    data = file.read_bytes()
+    data = read_limited(file)
     with access.client() as client:
         names = Names(client.registry())
         read = parse_obligations(data, names.directory(), names.party_no(access.name))
@@ -67,6 +75,20 @@ def submit(
             raise WrongUseError("EMPTY_FILE", f"{file} has no obligations", "Add a line for each.")
         recorded = _send(client, read)
     _show_recorded(recorded, len(read), as_json=as_json)
+
+
+def read_limited(file: Path) -> bytes:
+    """Return the bytes of an obligation file.
+
+    Raises: WrongUseError: it is larger than FILE_BYTES_MAX; OSError: it cannot be read.
+    """
+    with file.open("rb") as opened:
+        data = opened.read(FILE_BYTES_MAX + 1)
+    if len(data) > FILE_BYTES_MAX:
+        raise WrongUseError(
+            "FILE_TOO_LARGE", f"{file} is larger than {FILE_BYTES_MAX >> 20} MiB", "Split it."
+        )
+    return data
 
 
 def _send(client: Client, read: ObligationFile) -> list[Recorded]:

@@ -5,10 +5,16 @@ Lives here: their names, help texts and types. May not live here: what they are 
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from node.cli.errors import WrongUseError
+
+U64_MAX = (1 << 64) - 1
+U32_MAX = (1 << 32) - 1
 
 _JSON_ASKED = "clearing.json"
 _CONNECTION = "Which network, and as whom"
@@ -22,6 +28,17 @@ def _remember_json(ctx: typer.Context, value: bool) -> bool:
 def json_was_asked(ctx: typer.Context) -> bool:
     """Return whether the command that ran under this context was given --json."""
     return bool(ctx.meta.get(_JSON_ASKED, False))
+
+
+def read_standard_input() -> str:
+    """Return the text on standard input.
+
+    Raises: WrongUseError: it is not UTF-8.
+    """
+    try:
+        return sys.stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise WrongUseError("NOT_UTF8", "standard input is not UTF-8", "Send UTF-8.") from error
 
 
 AsJson = Annotated[

@@ -36,8 +36,8 @@ def parse_receipt_id(text: str) -> tuple[int, int | None]:
     Raises: WrongUseError: anything else.
     """
     index, colon, item = text.partition(":")
-    parts = (index, item) if colon else (index,)
-    if not all(one.isascii() and one.isdigit() and len(one) < 20 for one in parts):
+    parts = ((index, 20), (item, 10)) if colon else ((index, 20),)
+    if not all(one.isascii() and one.isdigit() and len(one) < size for one, size in parts):
         raise WrongUseError(
             "BAD_ID",
             f"{text!r} is no submission or item",

@@ -34,6 +34,7 @@ from node.keys import Passphrase, SigningKey
 from node.profile import IdentityDirectory
 from node.settings import check_dialled_endpoint
 from node.testnet.layout import LocalNetwork
+from node.testnet.plan import LEADER
 
 Rest = ParamSpec("Rest")
 
@@ -117,8 +118,8 @@ def open_access(
 ) -> Access:
     """Return the access that the options describe.
 
-    Raises: WrongUseError: they contradict each other or say too little; SetupError: a file is not as it must be;
-        DecodeError: no endpoint.
+    Raises: WrongUseError: they contradict each other or say too little; CheckFailedError: the node does not run;
+        SetupError: a file is not as it must be; DecodeError: no endpoint.
     """
     if network_dir is not None and identity_dir is None:
         network = LocalNetwork.open(network_dir)
@@ -128,8 +129,15 @@ def open_access(
         if endpoint is not None:
             raise WrongUseError("USAGE", "--endpoint does not go with --dir", "Use --node NAME.")
         opened = IdentityDirectory.open(network.identity_path(act_as))
-        chosen = (network.endpoint(node_name),) if node_name else opened.profile.endpoints
-        return Access(opened, chosen)
+        asked = node_name or LEADER
+        # Else the command would knock for half a minute at a door behind which nobody is.
+        if network.process(asked).pid() is None:
+            raise CheckFailedError(
+                "UNAVAILABLE",
+                f"node {asked} of {network_dir} does not run",
+                f"Start it: clearing testnet up --dir {network_dir}",
+            )
+        return Access(opened, (network.endpoint(asked),))
     if identity_dir is not None and network_dir is None:
         if act_as is not None or node_name is not None:
             raise WrongUseError("USAGE", "--as and --node go with --dir only", _EITHER)

@@ -6,6 +6,7 @@ node needs (node/provision.py).
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from clearing.types import LicenceStatus
 from node.config import CONFIG_NAME, ReplicaRole, load_config, write_config
 from node.errors import SetupError
 from node.files import (
+    PRIVATE_DIR_MODE,
     PUBLIC_MODE,
     create_file,
     make_private_directory,
@@ -54,12 +56,26 @@ def make_network(
     Raises: SetupError: the directory holds anything, or cannot be written.
     """
     make_private_directory(path)
-    if any(path.iterdir()):
-        raise SetupError(f"{path} is not empty and holds no test network: give another directory")
-    report = done or _nothing
+    try:
+        if any(path.iterdir()):
+            raise FileExistsError
+        # Who makes this one makes the network, should two commands come at once.
+        (path / AUTHORITY_NAME).mkdir(mode=PRIVATE_DIR_MODE)
+    except FileExistsError as error:
+        raise SetupError(
+            f"{path} is not empty and holds no test network: give another directory"
+        ) from error
+    try:
+        return _make(path.resolve(), participants, done or _nothing)
+    except BaseException:
+        # It was empty, so all of it is ours: a half-made network would only stand in the way of the next attempt.
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+
+
+def _make(path: Path, participants: Sequence[Party], report: Callable[[str], None]) -> LocalNetwork:
     ports = dict(zip(NODES, free_ports(len(NODES)), strict=True))
-    network = LocalNetwork(path.resolve(), (*AUTHORITIES, *participants), ports)
-    make_private_directory(network.path / AUTHORITY_NAME)
+    network = LocalNetwork(path, (*AUTHORITIES, *participants), ports)
     validity = Validity.days_from_now(_VALIDITY_DAYS)
     authority = Authority.create(
         network.path / AUTHORITY_NAME, NETWORK_NAME, Validity.days_from_now(_VALIDITY_DAYS + 1)

@@ -29,6 +29,7 @@ _PORTS = range(20_000, 32_000)
 
 _POLL_S = 0.02
 _LOCK_WAIT_S = 1.0
+_LAST_WORDS_CHARACTERS_MAX = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,15 @@ class NodeProcess:
             )
         finally:
             os.close(inherited)
+
+    def last_words(self) -> str:
+        """Return the last line that the process wrote, shortened; "it said nothing" where there is none."""
+        try:
+            lines = self.log_file.read_text("utf-8", "replace").split("\n")
+        except FileNotFoundError:
+            lines = []
+        said = [line.strip() for line in lines if line.strip()]
+        return said[-1][:_LAST_WORDS_CHARACTERS_MAX] if said else "it said nothing"
 
     def kill(self) -> None:
         """End the process with SIGKILL, as a power cut would, and wait until it is gone."""

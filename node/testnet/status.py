@@ -112,8 +112,10 @@ class Observer:
                 return reports
             ended = [report.name for report in reports if report.pid is None]
             if ended:
-                log = self._network.process(ended[0]).log_file
-                raise SetupError(f"node {ended[0]} ended while it started: its reason is in {log}")
+                process = self._network.process(ended[0])
+                raise SetupError(
+                    f"node {ended[0]} ended while it started: {process.last_words()}; more is in {process.log_file}"
+                )
             if time.monotonic() > until:
                 late = [report.name for report in reports if not report.is_healthy]
                 raise SetupError(

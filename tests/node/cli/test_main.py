@@ -133,6 +133,31 @@ def test_access_that_is_none_is_wrong_use(
     assert shown.stderr
 
 
+HUGE = "9" * 40
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("obligations", "--submission", HUGE),
+        ("obligations", "--cycle", HUGE),
+        ("obligations", "--limit", "-1"),
+        ("affirm", "--submission", "-1"),
+        ("cycle", "show", HUGE),
+        ("cycle", "show", "0"),
+        ("audit", "proof", HUGE),
+        ("governance", "approve", HUGE),
+        ("testnet", "up", "--dir", "x", "--participants", "2"),
+        ("testnet", "up", "--dir", "x", "--participants", HUGE),
+    ],
+    ids=" ".join,
+)
+def test_numbers_out_of_range_are_wrong_use(arguments: tuple[str, ...]) -> None:
+    shown = run(*arguments)
+    assert shown.exit_code == 2
+    assert isinstance(shown.exception, SystemExit)
+
+
 def test_json_errors_are_json_on_stdout(tmp_path: Path) -> None:
     shown = run("obligations", "--dir", str(tmp_path), "--as", "p01", "--json")
     assert shown.exit_code == 2

@@ -97,7 +97,8 @@ def test_down_leaves_nothing_running_and_up_brings_everything_back(net: Net) -> 
         party["name"] for party in before["participants"]
     ]
     error = refused(1, "obligations", *net.as_("p01"))
-    assert error["code"] in {"UNAVAILABLE", "DEADLINE"}
+    assert error["code"] == "UNAVAILABLE"
+    assert "testnet up" in error["remedy"]
     checked = facts("audit", "fsck", "--dir", net.path)
     assert checked["holds"] is True
     assert checked["nodes"] == list(NODES)

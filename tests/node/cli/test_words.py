@@ -70,7 +70,9 @@ def test_wrong_ids(text: str) -> None:
     assert "CYCLE:NUMBER" in caught.value.remedy
 
 
-@pytest.mark.parametrize("text", ["", ":", "1:", ":1", "a", "1:1:1", "-1"])
+@pytest.mark.parametrize(
+    "text", ["", ":", "1:", ":1", "a", "1:1:1", "-1", "9" * 20, "1:" + "9" * 10]
+)
 def test_wrong_receipt_ids(text: str) -> None:
     with pytest.raises(WrongUseError):
         parse_receipt_id(text)

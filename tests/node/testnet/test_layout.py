@@ -130,6 +130,17 @@ def test_a_directory_with_other_things_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+def test_a_network_half_made_leaves_nothing_in_the_way(tmp_path: Path) -> None:
+    def stop(_: str) -> None:
+        raise KeyboardInterrupt
+
+    place = tmp_path / "n"
+    with pytest.raises(KeyboardInterrupt):
+        make_network(place, numbered_parties(3), stop)
+    assert not place.exists()
+    assert make_network(place, numbered_parties(3)) == LocalNetwork.open(place)
+
+
 @pytest.mark.parametrize(
     "text",
     [
