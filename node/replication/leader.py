@@ -11,6 +11,7 @@ what a head signed by the log covers; no read transaction is held while a follow
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
@@ -85,7 +86,8 @@ class Leader(Member):
         self._driver = make_driver(Hooks(self._refusal, self._add_block, on_halt))
         self._source = self.make_source()
         self._bridge = Bridge(broadcast.loop)
-        self._connected: dict[str, NodeKind] = {}
+        self._kinds: dict[str, NodeKind] = {}
+        self._streams: Counter[str] = Counter()
 
     def make_source(self) -> BlockSource:
         """Return where blocks for followers are read from."""
@@ -156,8 +158,8 @@ class Leader(Member):
         return tuple(
             ReplicaStatus(
                 witness.name,
-                self._connected.get(witness.name) or self._expected_kind(witness.name),
-                witness.name in self._connected,
+                self._kinds.get(witness.name) or self._expected_kind(witness.name),
+                self._streams[witness.name] > 0,
                 self._heads.cosigned_sizes.get(witness.name, 0),
             )
             for witness in sorted(self._policy.witnesses, key=lambda witness: witness.name)
@@ -193,13 +195,15 @@ class Leader(Member):
             raise
         self._open()
         height = await asyncio.to_thread(self._source.height_after, handshake.from_index)
-        self._connected[handshake.node] = handshake.kind
+        self._kinds[handshake.node] = handshake.kind
+        # Counted: a follower that reconnects may be here before its old stream is found dead.
+        self._streams[handshake.node] += 1
         try:
             async with aclosing(self._pieces(handshake.from_index, height, rights)) as pieces:
                 async for piece in pieces:
                     yield piece
         finally:
-            self._connected.pop(handshake.node, None)
+            self._streams[handshake.node] -= 1
 
     async def _pieces(
         self, index: int, height: int, rights: Rights
