@@ -15,13 +15,12 @@ from benchmarks.measure import Figure, Samples, Target
 from benchmarks.workload import CENTRAL_BANK, FIRST_BANK, GENESIS_MS, Author, records, register
 from clearing import ledger
 from clearing.errors import RejectCode, invariant
+from clearing.netting.warm import warm as warm_up
 from clearing.records.instruction import InstructionKind
 from clearing.records.obligation import DTYPE
 from clearing.records.transaction import Transaction
 from clearing.state import State
-from clearing.netting.warm import warm as warm_up
 from node.store.store import Store
-
 
 COUNTERPARTIES = 10
 

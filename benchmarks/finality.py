@@ -41,7 +41,9 @@ async def measure(network: LocalNetwork, network_id: bytes, count: int) -> tuple
         obligations = records(rng, 1, first, first + PARTICIPANTS, ASSETS, first)
         transaction = author.submission(first, obligations).encode()
         start = time.perf_counter()
-        answer = await stub.Submit(participant_pb2.SubmitRequest(transaction=transaction), timeout=30)
+        answer = await stub.Submit(
+            participant_pb2.SubmitRequest(transaction=transaction), timeout=30
+        )
         recorded.seconds.append(time.perf_counter() - start)
         while await asyncio.wait_for(sizes.get(), 30) <= answer.receipt.log_index:
             pass
@@ -57,7 +59,9 @@ def run(*, quick: bool) -> list[Figure]:
     with running(PARTICIPANTS, alone=False) as (network, network_id):
         recorded, final = asyncio.run(measure(network, network_id, 10 if quick else 100))
     return [
-        Figure("submitted to durable, p50", recorded.percentile_ms(50), "ms", None, recorded.summary()),
+        Figure(
+            "submitted to durable, p50", recorded.percentile_ms(50), "ms", None, recorded.summary()
+        ),
         Figure(
             "submitted to final at quorum, p50",
             final.percentile_ms(50),

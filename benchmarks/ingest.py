@@ -88,9 +88,7 @@ async def send_all(load: Load) -> Outcome:
         for _ in range(load.window)
     ]
     await asyncio.gather(*workers)
-    outcome = Outcome(
-        time.perf_counter() - start, latencies.seconds, time.process_time() - cpu
-    )
+    outcome = Outcome(time.perf_counter() - start, latencies.seconds, time.process_time() - cpu)
     for channel in channels:
         await channel.close()
     return outcome

@@ -50,7 +50,9 @@ def inclusion(size: int, proofs: int) -> list[Figure]:
             Target(2, "ms", at_most=True),
             made.summary(),
         ),
-        Figure("inclusion proofs verified", round(rate), "a second", Target(10_000, "", at_most=False)),
+        Figure(
+            "inclusion proofs verified", round(rate), "a second", Target(10_000, "", at_most=False)
+        ),
     ]
 
 
@@ -86,7 +88,9 @@ def seals(participants: int, assets: int, touched: int) -> list[Figure]:
         positions = [
             Position(int(participant), int(asset), payable=1)
             for participant, asset in zip(
-                rng.integers(0, participants, touched), rng.integers(0, assets, touched), strict=True
+                rng.integers(0, participants, touched),
+                rng.integers(0, assets, touched),
+                strict=True,
             )
         ]
         news = {
@@ -115,7 +119,9 @@ def seals(participants: int, assets: int, touched: int) -> list[Figure]:
             "ms",
             details=changed.summary(),
         ),
-        Figure("position verified against a state root, median", proved.summary()["ms_median"], "ms"),
+        Figure(
+            "position verified against a state root, median", proved.summary()["ms_median"], "ms"
+        ),
     ]
 
 

@@ -139,9 +139,7 @@ class Author:
             sign=self.sign_as or key_of(actor).sign,
         )
 
-    def affirmation(
-        self, actor: int, submission: int, *ranges: tuple[int, int]
-    ) -> Instruction:
+    def affirmation(self, actor: int, submission: int, *ranges: tuple[int, int]) -> Instruction:
         """Sign the affirmation of items of one submission."""
         payload = ItemSelection(submission, ranges).encode()
         return self.instruction(InstructionKind.AFFIRM, actor, payload)

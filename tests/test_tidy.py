@@ -82,7 +82,9 @@ def _folder(folder: str) -> tuple[_Module, ...]:
     modules = []
     for path in sorted((ROOT / folder).rglob("*.py")):
         name = path.relative_to(ROOT).as_posix()
-        is_hidden = any(part.startswith(".") for part in pathlib.PurePath(name).parts)  # environments
+        is_hidden = any(
+            part.startswith(".") for part in pathlib.PurePath(name).parts
+        )  # environments
         if not is_hidden and not name.startswith("node/pb/"):  # generated
             text = path.read_text()
             tree = ast.parse(text)
