@@ -17,6 +17,7 @@ import grpc
 
 from clearing.log.checkpoint import Checkpoint
 from clearing.log.note import Note
+from clearing.records.instruction import Instruction, InstructionKind, make_instruction
 from clearing.records.submission import Submission, make_submission
 from clearing.rows import Table
 from node.config import NodeConfig, load_config
@@ -96,6 +97,18 @@ class Party:
         """Sign one obligation to `creditor`."""
         return self.submission(item(self.number, creditor, amount))
 
+    def instruction(self, kind: InstructionKind, payload: bytes = b"") -> Instruction:
+        """Sign one instruction."""
+        return make_instruction(
+            network_id=self.network_id,
+            kind=kind,
+            actor=self.number,
+            client_id=secrets.token_bytes(16),
+            salt=secrets.token_bytes(16),
+            payload=payload,
+            sign=self.key.sign,
+        )
+
     def channel(self, network: LocalNetwork, node: str) -> grpc.Channel:
         """Connect to a node as this participant."""
         return grpc.secure_channel(
@@ -116,6 +129,13 @@ def submit(channel: grpc.Channel, submission: Submission, timeout_s: float = 5) 
     stub = participant_pb2_grpc.ParticipantServiceStub(channel)
     request = participant_pb2.SubmitRequest(transaction=submission.encode())
     return int(stub.Submit(request, timeout=timeout_s).receipt.log_index)
+
+
+def instruct(channel: grpc.Channel, instruction: Instruction, timeout_s: float = 5) -> int:
+    """Give an instruction once and return the log index."""
+    stub = participant_pb2_grpc.ParticipantServiceStub(channel)
+    request = participant_pb2.InstructRequest(transaction=instruction.encode())
+    return int(stub.Instruct(request, timeout=timeout_s).receipt.log_index)
 
 
 def watch(channel: grpc.Channel) -> Iterator[bytes]:

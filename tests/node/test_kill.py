@@ -20,6 +20,7 @@ import grpc
 import pytest
 
 from clearing.log.policy import Policy
+from clearing.records.instruction import InstructionKind, ItemSelection
 from clearing.records.submission import Submission
 from node.config import NodeConfig
 from node.identity import node_server_name
@@ -73,6 +74,51 @@ class Client(threading.Thread):
             except grpc.RpcError:
                 self.repeats += 1
                 time.sleep(0.05)
+
+
+RETRIED = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.UNKNOWN,
+)
+
+
+class Banker(threading.Thread):
+    """Affirms what the clients submit, as their creditor, and nets a cycle now and then."""
+
+    def __init__(self, network: kit.LocalNetwork, party: kit.Party, clients: list[Client]) -> None:
+        super().__init__(name="banker")
+        self.affirmed = 0
+        self.cycles = 0
+        self._network, self._party, self._clients = network, party, clients
+
+    def run(self) -> None:
+        seen: set[bytes] = set()
+        with self._party.channel(self._network, LEADER) as channel:
+            while any(client.is_alive() for client in self._clients):
+                for client in self._clients:
+                    for client_id, index in list(client.acknowledged.items()):
+                        if client_id not in seen:
+                            seen.add(client_id)
+                            payload = ItemSelection(index).encode()
+                            self.affirmed += self._give(channel, InstructionKind.AFFIRM, payload)
+                self.cycles += self._give(channel, InstructionKind.RUN_CYCLE, b"")
+                time.sleep(1)
+
+    def _give(self, channel: grpc.Channel, kind: InstructionKind, payload: bytes) -> bool:
+        """Give an instruction until it is answered; whether it was accepted."""
+        instruction = self._party.instruction(kind, payload)
+        while True:
+            try:
+                kit.instruct(channel, instruction, timeout_s=3)
+            except grpc.RpcError as error:
+                if error.code() not in RETRIED:
+                    return False
+                time.sleep(0.05)
+            else:
+                return True
 
 
 class Tap:
@@ -195,9 +241,10 @@ async def run_network(
     clients = [Client(network, party, ends) for party in parties]
     watchers = [Watcher(network, supervisor, node) for node in NODES]
     tap = Tap(kit.config_of(network, "p03"))
+    banker = Banker(network, supervisor, clients)
     for node in nodes:
         node.start()
-    for thread in (*clients, *watchers):
+    for thread in (*clients, banker, *watchers):
         thread.start()
     tapping = asyncio.create_task(tap.run())
     try:
@@ -206,6 +253,9 @@ async def run_network(
         for client in clients:
             await asyncio.to_thread(client.join, CONVERGE_S)
             assert not client.is_alive()
+        await asyncio.to_thread(banker.join, CONVERGE_S)
+        assert banker.affirmed > 0
+        assert banker.cycles > 0
         await asyncio.to_thread(
             wait_for, "replicas equal", lambda: is_converged(network, supervisor), CONVERGE_S
         )
