@@ -10,8 +10,10 @@ load than another command takes to run.
 from __future__ import annotations
 
 import importlib
+import signal
 from dataclasses import dataclass
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -137,8 +139,13 @@ def _root() -> None:
     """Carry the application's own options."""
 
 
+def _end(number: int, _: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
 def main() -> None:
-    """Run the command line of this process."""
+    """Run the command line of this process; SIGTERM ends it like ^C, so that it stops what it has started."""
+    signal.signal(signal.SIGTERM, _end)
     app(prog_name="clearing")
 
 

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import tempfile
+import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -101,6 +106,29 @@ def test_the_demo_takes_a_back_offices_file_and_cleans_up(
     for part in ("kill -9", "Everything held", "cycle 1: 5 obligations", "0.000016", "1,000,000"):
         assert part in done.stdout, part
     assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_demo_that_is_told_to_end_takes_its_nodes_along(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    place = tmp_path / "net"
+    command = [Path(sys.executable).parent / "clearing", "demo", "--dir", place]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as running:
+        until = time.monotonic() + 120
+        pids: list[int] = []
+        while len(pids) < len(NODES):
+            assert time.monotonic() < until
+            files = list(place.glob("nodes/*/pid"))
+            pids = [int(text) for text in (file.read_text() for file in files) if text]
+            time.sleep(0.02)
+        running.send_signal(number)
+        assert running.wait(120) == 128 + number
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    assert not place.exists()
 
 
 @pytest.mark.parametrize(
