@@ -38,7 +38,7 @@ async def measure(network: LocalNetwork, network_id: bytes, count: int) -> tuple
 
     watching = asyncio.create_task(watch())
     for _ in range(count):
-        obligations = records(rng, 1, first, first + PARTICIPANTS, ASSETS, first)
+        obligations = records(rng, 1, first, first + PARTICIPANTS, ASSETS, first_bank=first)
         transaction = author.submission(first, obligations).encode()
         start = time.perf_counter()
         answer = await stub.Submit(

@@ -56,7 +56,7 @@ def prepared(load: Load, client: int) -> list[participant_pb2.SubmitRequest]:
     return [
         participant_pb2.SubmitRequest(
             transaction=author.submission(
-                submitter, records(rng, load.items, submitter, last, ASSETS, first)
+                submitter, records(rng, load.items, submitter, last, ASSETS, first_bank=first)
             ).encode()
         )
         for _ in range(load.count)

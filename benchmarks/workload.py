@@ -82,6 +82,7 @@ def records(
     submitter: int,
     participants: int,
     assets: int,
+    *,
     first_bank: int = FIRST_BANK,
 ) -> bytes:
     """Return `count` obligations of `submitter` towards random banks, in random assets and amounts.
