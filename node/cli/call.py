@@ -114,4 +114,4 @@ def _print(answer: Any, *, one_line: bool) -> None:
     facts = json_format.MessageToDict(
         answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
-    sys.stdout.write(json.dumps(facts, indent=None if one_line else 2, ensure_ascii=False) + "\n")
+    sys.stdout.write(json.dumps(facts, indent=None if one_line else 2) + "\n")

@@ -10,7 +10,9 @@ load than another command takes to run.
 from __future__ import annotations
 
 import importlib
+import io
 import signal
+import sys
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, NoReturn
@@ -146,6 +148,10 @@ def _end(number: int, _: FrameType | None) -> NoReturn:
 def main() -> None:
     """Run the command line of this process; SIGTERM ends it like ^C, so that it stops what it has started."""
     signal.signal(signal.SIGTERM, _end)
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character gets a question mark, not the end of the command.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     app(prog_name="clearing")
 
 

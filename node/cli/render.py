@@ -48,14 +48,14 @@ def notice(text: str) -> None:
 
 def print_json(value: Any) -> None:
     """Write `value` as indented JSON and a newline to stdout."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
 
 def print_json_rows(rows: Iterable[dict[str, Any]]) -> None:
     """Write a JSON list to stdout, one row a line, as the rows come: it may be longer than memory."""
     before = "[\n "
     for row in rows:
-        sys.stdout.write(before + json.dumps(row, ensure_ascii=False))
+        sys.stdout.write(before + json.dumps(row))
         before = ",\n "
     sys.stdout.write("[]\n" if before == "[\n " else "\n]\n")
 
