@@ -119,8 +119,8 @@ def open_trust(config: NodeConfig, passphrase: Passphrase | None) -> Trust:
 def open_store(config: NodeConfig) -> tuple[Store, RollbackDetectedError | None]:
     """Open and check the node's store; say whether it is older than what was signed from it.
 
-    Raises: StoreError: it is locked, damaged or of another version; SetupError: a leader's store is
-    empty.
+    Raises: StoreError: it is locked, damaged or of another version, or a follower cannot know what
+    it signed; SetupError: a leader's store is empty.
     """
     settings = StoreSettings(
         map_bytes=config.map_size_bytes, free_bytes_min=config.free_disk_bytes_min
@@ -136,6 +136,11 @@ def open_store(config: NodeConfig) -> tuple[Store, RollbackDetectedError | None]
     try:
         check_rollback(store)
     except RollbackDetectedError as error:
+        # A follower that knows what it signed may catch up with it; one that does not would tell
+        # a restarted leader less than it has signed, and so must not follow.
+        if not is_leader and not (config.data_dir / HEADS_FILE).exists():
+            store.close()
+            raise
         _log.critical("rollback detected", reason=str(error))
         return store, error
     except BaseException:
@@ -211,7 +216,7 @@ class Runtime:
             self.member = leader
             begin = functools.partial(self._lead, leader, rollback)
         else:
-            follower = self._follower(membership, store, trust, rollback)
+            follower = self._follower(membership, store, trust)
             self.member = follower
             begin = functools.partial(self._follow, follower)
         server = await self._serve(trust)
@@ -259,13 +264,7 @@ class Runtime:
             on_halt=self.halt,
         )
 
-    def _follower(
-        self,
-        membership: Membership,
-        store: Store,
-        trust: Trust,
-        rollback: RollbackDetectedError | None,
-    ) -> Follower:
+    def _follower(self, membership: Membership, store: Store, trust: Trust) -> Follower:
         config = self.config
         replica: Replica
         if membership.kind is NodeKind.FULL_REPLICA:
@@ -284,9 +283,6 @@ class Runtime:
                 origin=trust.origin,
             )
 
-        # Where it is known what was signed, catching up with it is enough; else nothing may be
-        # signed at all.
-        is_known = (store.directory / HEADS_FILE).exists()
         return Follower(
             membership,
             store,
@@ -296,7 +292,6 @@ class Runtime:
             policy=trust.policy,
             connect=connect,
             on_halt=self.halt,
-            may_not_cosign=str(rollback) if rollback and not is_known else "",
         )
 
     def _lead(self, leader: Leader, rollback: RollbackDetectedError | None) -> None:

@@ -28,6 +28,7 @@ from clearing.log.policy import Policy
 from clearing.records.transaction import Transaction
 from clearing.rules.registry import Registry
 from node.broadcast import Broadcast
+from node.errors import SetupError
 from node.replication.divergence import (
     Divergence,
     DivergenceError,
@@ -90,12 +91,8 @@ class Follower(Member):
         policy: Policy,
         connect: Callable[[], Link],
         on_halt: Callable[[str], None],
-        may_not_cosign: str = "",
     ) -> None:
-        """Prepare to follow; `run` does.
-
-        may_not_cosign: why this node may cosign nothing as long as it runs.
-        """
+        """Prepare to follow; `run` does."""
         super().__init__(membership, store, broadcast)
         self._replica = replica
         self._cosigner = cosigner
@@ -105,7 +102,6 @@ class Follower(Member):
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="follower")
         self._report = read_report(store.directory)
         self._halted = ""
-        self._may_not_cosign = may_not_cosign
         self._disk_full = ""
         self._rolled_back = ""
         self._trouble = "not connected to the leader yet"
@@ -138,6 +134,10 @@ class Follower(Member):
             except (StoreFullError, StoreBusyError) as error:
                 self._disk_full = str(error)
                 _log.error("block not kept", reason=str(error))
+            # A TLS file that is being renewed, or a small file that could not be written.
+            except SetupError as error:
+                self._trouble = str(error)
+                _log.error("following interrupted", reason=str(error))
             # Whatever else escapes is a defect of ours or a failed disk.
             except Exception as error:  # noqa: BLE001 - halts
                 self._halt(error)
@@ -191,8 +191,9 @@ class Follower(Member):
             self._leader_size = max(self._leader_size, received.checkpoint.size)
             if isinstance(received, ReceivedBlock):
                 await self._in_writer(self._replica.take, received)
-                self._disk_full = ""
-            return await self._in_writer(self._cosign, received.checkpoint, received.note)
+            cosigned = await self._in_writer(self._cosign, received.checkpoint, received.note)
+            self._disk_full = ""
+            return cosigned
         except DivergenceError as error:
             await self._in_writer(self._diverge, error, received.note)
             return None
@@ -217,7 +218,7 @@ class Follower(Member):
         self._check_history(checkpoint)
         self._latest_note = note
         self._broadcast.fire()
-        if checkpoint.size != self._size() or self._may_not_cosign:
+        if checkpoint.size != self._size():
             return None
         log_line = self._log_line(Note.parse(note))
         # Kept first: with it the cosigned head is evidence against a leader that has forgotten it.
@@ -339,8 +340,8 @@ class Follower(Member):
                 "this replica's own work differs from the leader's; the signed report is in its "
                 "directory"
             )
-        if self._may_not_cosign or self._rolled_back:
-            return NodeCondition.ROLLBACK_DETECTED, self._may_not_cosign or self._rolled_back
+        if self._rolled_back:
+            return NodeCondition.ROLLBACK_DETECTED, self._rolled_back
         if self._disk_full:
             return NodeCondition.DISK_FULL, self._disk_full
         if not self._connected:

@@ -205,6 +205,7 @@ class HeadKeeper:
         except (StoreFullError, StoreBusyError) as error:
             _log.warning("head not signed", reason=str(error))
             self._retry_s = time.monotonic() + STORE_RETRY_MS / 1000
+            self._signed_size = min(self._signed_size, head.size - 1)
         # A signer that fails in an unknown way must not sign again.
         except Exception as error:  # noqa: BLE001 - ends all signing
             self._fail(error)
@@ -234,7 +235,10 @@ class HeadKeeper:
         # Durable first: what is signed must be remembered by whoever signed it.
         self._store.record_head(origin, head)
         signature = sign(checkpoint.text, self._signer)
-        round_ = _Round(checkpoint, signature, {}, time.monotonic(), durable_s)
+        # A head whose storing failed half-way is signed again; what followers sent stays.
+        before = self._rounds.get(head.size)
+        kept = before.cosignatures if before else {}
+        round_ = _Round(checkpoint, signature, kept, time.monotonic(), durable_s)
         self._rounds[head.size] = round_
         self._signed_size = head.size
         while len(self._rounds) > ROUNDS_KEPT:

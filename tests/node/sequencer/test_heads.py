@@ -14,7 +14,7 @@ from clearing.log.note import Note
 from clearing.log.policy import Policy
 from node.sequencer import heads as heads_module
 from node.services.facade import NodeCondition, NotServingError, UnknownHeadError
-from node.store import Head
+from node.store import Head, StoreFullError
 from tests.clearing.log.support import SeedSigner, witness_signer
 from tests.node.sequencer.heads_kit import (
     FIRST,
@@ -158,6 +158,30 @@ def test_a_signer_that_fails_ends_all_signing(made: HeadsBench) -> None:
         keeper.add_head(Head(made.grow().size, made.head().root))
         assert keeper.latest is None
     assert len(made.failures) == 1
+
+
+def test_a_full_disk_delays_signing_and_loses_no_cosignature(
+    made: HeadsBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heads_module, "STORE_RETRY_MS", 10)
+    real, failures = made.store.record_head, ["log", "own", "own"]
+
+    def record_head(name: str, head: Head) -> None:
+        if failures and (name == ORIGIN) == (failures[0] == "log"):
+            failures.pop(0)
+            raise StoreFullError("the disk is nearly full")
+        real(name, head)
+
+    monkeypatch.setattr(made.store, "record_head", record_head)
+    head = made.grow()
+    with made.running() as keeper:
+        eventually(lambda: keeper.latest is not None)
+        assert keeper.refusal is None
+        keeper.add_cosignature(cosigned(head, FIRST)).result(WAIT_S)
+        eventually(lambda: keeper.final is not None)
+        assert keeper.final[0] == head.size
+    assert failures == []
+    assert made.failures == []
 
 
 def test_forbidden_means_nothing_more_is_signed(made: HeadsBench) -> None:
