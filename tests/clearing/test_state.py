@@ -18,7 +18,7 @@ from clearing.state import Draft, State, changes_hash
 from tests.clearing.core_kit import Core, dump
 from tests.clearing.records.vectors import VECTORS
 from tests.clearing.test_golden import run_scenario
-from tests.ledger_kit import BTC, GENESIS_MS, P01, P02, P03, Net, item
+from tests.ledger_kit import BTC, ETH, GENESIS_MS, P01, P02, P03, Net, item
 
 
 def _without_expiries(state: State) -> dict[str, object]:
@@ -74,6 +74,19 @@ def test_rows_are_written_once_each_in_order_of_table_and_key() -> None:
     for result in run_scenario().results:
         keys = [(row.table, row.key) for row in result.delta.rows]
         assert keys == sorted(set(keys))
+
+
+def test_a_block_writes_the_positions_it_touches_however_many_there_are() -> None:
+    net = Core()
+    for asset in range(3):
+        for debtor, creditor in ((P01, P02), (P02, P03), (P03, P01)):
+            net.affirmed(debtor, creditor, item(debtor, creditor, 5, asset))
+    index = net.submit(P01, item(P01, P02, 5, ETH))
+    net.affirm(P02, index)
+    rows = [row for row in net.results[-1].delta.rows if row.table is Table.POSITIONS]
+    touched = [Position.decode(row.value) for row in rows]
+    assert [(each.participant, each.asset) for each in touched] == [(P01, ETH), (P02, ETH)]
+    assert net.store.count(Table.POSITIONS) == 9
 
 
 def test_only_the_bodies_of_open_submissions_are_read_at_start_up() -> None:

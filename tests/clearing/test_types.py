@@ -1,0 +1,74 @@
+"""Numbers that are written into records never change: a new member gets a new number, an old one keeps its own."""
+
+from __future__ import annotations
+
+import enum
+
+import pytest
+
+from clearing import types
+from clearing.errors import InvariantViolation, invariant
+from clearing.records.instruction import InstructionKind
+from clearing.records.leaves import LeafKind
+from clearing.records.receipt import Opened, RecordKind
+from clearing.rows import Table
+from clearing.rules.registry import ActionKind
+
+FROZEN: dict[type[enum.IntEnum], str] = {
+    types.Role: "MINISTRY CENTRAL_BANK OPERATOR BANK EXCHANGE MINER REGULATOR",
+    types.LicenceStatus: "ACTIVE SUSPENDED WITHDRAWN",
+    types.ObligationKind: "TRADE FEE LOAN MARGIN CORRECTION",
+    types.ObligationState: (
+        "PROPOSED AFFIRMED LOCKED PARTLY_DISCHARGED SETTLED REJECTED RESCINDED EXPIRED"
+    ),
+    types.CycleState: "OPEN CUT_OFF NETTED FUNDED SETTLED FAILED",
+    types.InstructionState: "PENDING EVIDENCED CONFIRMED FAILED SUPERSEDED",
+    types.SettlementKind: "PAY_IN PAY_OUT REFUND",
+    types.NettingMethod: "POSITIONS GRIDLOCK SETOFF",
+    InstructionKind: (
+        "AFFIRM REJECT RESCIND RUN_CYCLE EVIDENCE CONFIRM FAIL SET_LIQUIDITY PROPOSE APPROVE"
+    ),
+    LeafKind: "GENESIS SUBMISSION INSTRUCTION CYCLE_NETTED CYCLE_ENDED EXPIRED SEAL",
+    ActionKind: (
+        "ADD_PARTICIPANT SET_LICENCE ROTATE_KEY ADD_ASSET SET_METHOD SET_PARAMETERS SET_TIMETABLE SET_CAP"
+    ),
+    RecordKind: "RECEIPT POSITION",
+}
+"""Members from number 1 on."""
+
+
+@pytest.mark.parametrize("kind", FROZEN, ids=lambda kind: kind.__name__)
+def test_the_numbers_of_members_are_frozen(kind: type[enum.IntEnum]) -> None:
+    names = FROZEN[kind].split()
+    assert {member.name: member.value for member in kind} == {
+        name: number for number, name in enumerate(names, 1)
+    }
+
+
+def test_what_an_opening_opens_is_numbered_from_zero() -> None:
+    assert {member.name: member.value for member in Opened} == {
+        "NOTHING": 0,
+        "ITEM": 1,
+        "PAYLOAD": 2,
+    }
+
+
+def test_the_names_of_tables_are_frozen_because_seals_hash_them() -> None:
+    assert [table.value for table in Table] == [
+        *("meta", "parameters", "participants", "assets", "proposals", "requests", "submissions"),
+        *("open", "parties", "positions", "cycles", "cycle_members", "cycle_results"),
+        *("settlements", "unsettled"),
+    ]
+
+
+def test_who_supervises_and_who_owes() -> None:
+    roles = types.Role
+    assert types.SUPERVISORS == (roles.MINISTRY, roles.CENTRAL_BANK, roles.REGULATOR)
+    assert types.OBLIGORS == (roles.CENTRAL_BANK, roles.BANK, roles.EXCHANGE, roles.MINER)
+    assert types.AMOUNT_MAX == 2**128 - 1
+
+
+def test_an_invariant_stops_with_its_reason() -> None:
+    invariant(True, "never seen")
+    with pytest.raises(InvariantViolation, match=r"^seen$"):
+        invariant(False, "seen")
