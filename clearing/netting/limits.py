@@ -30,6 +30,7 @@ class Reason(enum.IntEnum):
     CAP = 2
     COUNTERCLAIM = 3
     CYCLE = 4
+    EXCLUDED = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -47,6 +47,7 @@ _OPERATE = "Operators"
 
 GROUPS: dict[str, Place] = {
     "testnet": Place("node.cli.testnet", "app", "A network of five nodes on this machine.", _TRY),
+    "net": Place("node.cli.net", "app", "Net a CSV of obligations; verify a result.", _NET),
     "cycle": Place("node.cli.cycles", "cycle_app", "Netting cycles: run, list, show.", _NET),
     "instruction": Place(
         "node.cli.cycles", "instruction_app", "Settle: evidence, confirm, fail.", _NET

@@ -36,7 +36,7 @@ from node.csv_file import (
     undecodable_at,
 )
 from node.netting import csv_kernel as kernel
-from node.netting.table import ObligationTable, code_point_ranks, ids_dtype
+from node.netting.table import AGENT_NAME, ObligationTable, code_point_ranks, ids_dtype
 from node.netting.texts import Texts
 
 REQUIRED = ("id", "debtor", "creditor", "asset", "amount")
@@ -53,22 +53,24 @@ REMEDIES_OF_FILE: dict[str, str] = FORMAT_REMEDIES | {
     "DUPLICATE_ID": "Give each obligation of the file an id of its own.",
     "BAD_PRIORITY": f"Write a whole number from 0 to {kernel.PRIORITY_MAX}, higher is paid first, or leave the field empty.",
     "CONTROL_CHARACTER": "Remove the character below U+0020 or from U+007F to U+009F; it may come from a wrong encoding.",
+    "RESERVED_NAME": "This name means the settlement agent; give the participant another one.",
     RejectCode.SAME_PARTY.name: REMEDIES[RejectCode.SAME_PARTY],
 }
 """What to do about each fault."""
 
 Advance = Callable[[int], None]
-"""Called with the number of bytes that were read since the call before."""
+"""Called with the number of bytes that have been read; it falls back where a file is read again, cell by cell."""
 
 _BOM = b"\xef\xbb\xbf"
 _PIECE_BYTES = 1 << 23
+_SHOWN_ROWS = 1 << 15
 _NAME_SLOTS = 1 << 14
 _MASK_64 = (1 << 64) - 1
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _FIELDS = (*REQUIRED, *OPTIONAL)
 
 
-def _silent(count: int) -> None:
+def _silent(done: int) -> None:
     """Show no progress."""
 
 
@@ -81,7 +83,7 @@ def read_obligations(data: bytes, advance: Advance = _silent) -> ObligationTable
         table = scan_plain(data, advance)
         if table is not None:
             return table
-    return read_cells(data)
+    return read_cells(data, advance)
 
 
 def scan_plain(data: bytes, advance: Advance = _silent) -> ObligationTable | None:
@@ -102,20 +104,21 @@ def scan_plain(data: bytes, advance: Advance = _silent) -> ObligationTable | Non
     state[kernel.AT] = body
     view = np.frombuffer(data, np.uint8)
     while state[kernel.AT] < len(data):
-        before = int(state[kernel.AT])
-        state[kernel.STOP] = min(before + _PIECE_BYTES, len(data))
+        state[kernel.STOP] = min(int(state[kernel.AT]) + _PIECE_BYTES, len(data))
         status = kernel.scan(view, roles, rows, names, state)
         if status == kernel.NOT_PLAIN:
             return None
         if status == kernel.NAMES_FULL:
             names = kernel.grown(names, int(state[kernel.NAMES]))
-        advance(int(state[kernel.AT]) - before)
+        advance(int(state[kernel.AT]))
     if state[kernel.BEYOND_ASCII] and undecodable_at(data) is not None:
         return None
     count = int(state[kernel.ROW])
     if _may_repeat(rows.id_hash[:count]):
         return None
     texts = Texts(data, names.start, names.size).at(slice(int(state[kernel.NAMES])))
+    if AGENT_NAME.encode() in texts.raw():
+        return None
     return _from_scan(texts, kernel.Rows._make(column[:count] for column in rows), ignored)
 
 
@@ -200,6 +203,7 @@ class _Cells:
                 not amount
                 or priority is None
                 or debtor == creditor
+                or AGENT_NAME in (debtor, creditor)
                 or identity in self._line_of_id
                 or not (_is_plain(identity) and _is_plain(debtor))
                 or not (_is_plain(creditor) and _is_plain(asset))
@@ -238,6 +242,9 @@ class _Cells:
             self._line_of_id[identity] = line
         if "creditor" not in wrong and values["debtor"] == values["creditor"]:
             self.log.add(line, "creditor", RejectCode.SAME_PARTY.name, values["creditor"])
+        for name in ("debtor", "creditor"):
+            if values[name] == AGENT_NAME:
+                self.log.add(line, name, "RESERVED_NAME", values[name])
         if "amount" not in wrong and not amount_of(values["amount"]):
             self.log.add(line, "amount", amount_fault(values["amount"]), values["amount"])
         if _priority_of(values["priority"]) is None:
@@ -277,7 +284,17 @@ def _priority_of(text: str) -> int | None:
     return number if number is not None and number <= kernel.PRIORITY_MAX else None
 
 
-def read_cells(data: bytes) -> ObligationTable:
+def _showing(
+    rows: Iterator[tuple[int, list[str]]], show: Callable[[int], None]
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows, showing the line from time to time."""
+    for number, row in enumerate(rows):
+        if number % _SHOWN_ROWS == 0:
+            show(row[0])
+        yield row
+
+
+def read_cells(data: bytes, advance: Advance = _silent) -> ObligationTable:
     """Read a file cell by cell, as `read_obligations` says.
 
     Raises: FaultyFileError.
@@ -287,7 +304,9 @@ def read_cells(data: bytes) -> ObligationTable:
     cells = _Cells(log)
     if opened is not None:
         header, rows = opened
-        cells.read(rows, header.places, header.width)
+        lines = data.count(b"\n") + 1
+        shown = _showing(rows, lambda line: advance(len(data) * line // lines))
+        cells.read(shown, header.places, header.width)
     if opened is None or log.count:
         raise FaultyFileError(log)
     return cells.table(header.ignored)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from clearing.errors import InvariantViolation
 from clearing.netting.columns import AssetColumns, group_by_asset
 from node.netting.texts import Texts
+
+AGENT_NAME: Final = "settlement agent"
+"""What transfers call the settlement agent; no participant may have this name."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
