@@ -168,7 +168,7 @@ class Leader(Member):
 
     def _expected_kind(self, node: str) -> NodeKind:
         try:
-            rights_of(self.registry, node, NodeKind.FULL_REPLICA)
+            rights_of(self.registry, self.time_ms, node, NodeKind.FULL_REPLICA)
         except VerificationError:
             return NodeKind.WITNESS_REPLICA
         return NodeKind.FULL_REPLICA
@@ -186,7 +186,7 @@ class Leader(Member):
                 f"this network is {self.network_id.hex()}, the follower is of "
                 f"{handshake.network_id.hex()}"
             )
-        rights = rights_of(self.registry, handshake.node, handshake.kind)
+        self._rights(handshake)
         try:
             await asyncio.to_thread(self._rule.report, handshake.node, handshake.cosigned_note)
         except NotServingError as error:
@@ -199,20 +199,32 @@ class Leader(Member):
         # Counted: a follower that reconnects may be here before its old stream is found dead.
         self._streams[handshake.node] += 1
         try:
-            async with aclosing(self._pieces(handshake.from_index, height, rights)) as pieces:
+            async with aclosing(self._pieces(handshake, height)) as pieces:
                 async for piece in pieces:
                     yield piece
         finally:
             self._streams[handshake.node] -= 1
 
+    def _rights(self, handshake: Handshake) -> Rights:
+        return rights_of(self.registry, self.time_ms, handshake.node, handshake.kind)
+
     async def _pieces(
-        self, index: int, height: int, rights: Rights
+        self, handshake: Handshake, height: int
     ) -> AsyncGenerator[BlockPart | FinalNote, None]:
-        """Yield from block `height`, which starts at leaf `index`, until the node stops."""
+        """Yield from block `height`, which starts where the follower ends, until the node stops.
+
+        It ends as well when the follower's licence no longer gives it what it asked for; the next
+        handshake says so.
+        """
+        index = handshake.from_index
         announced = final_sent = 0
         while not self._ends:
             ticket = self._broadcast.ticket()
             while (latest := self._heads.latest) is not None and index < latest[0]:
+                try:
+                    rights = self._rights(handshake)
+                except VerificationError:
+                    return
                 parts = await asyncio.to_thread(self._source.parts, height, rights, latest[1])
                 for part in parts:
                     yield part

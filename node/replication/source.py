@@ -4,7 +4,7 @@ Lives here: who may see which body, and BlockSource. May not live here: the orde
 (leader.py), formats (clearing.records.redacted).
 
 What a node may see follows from the participant that runs it, by name in the register:
-    ministry, central bank, regulator, operator      every body
+    ministry, central bank; regulator and operator in licence      every body
     others   their own submissions and instructions; of submissions that name them as counterparty
              all commitments and their own items; governance; of everything else the leaf alone
 """
@@ -27,7 +27,7 @@ from clearing.records.redacted import RedactedSubmission
 from clearing.records.submission import Submission
 from clearing.rows import Table, key_party
 from clearing.rules.registry import Registry
-from clearing.types import SUPERVISORS, Role
+from clearing.types import Role
 from node.services.facade import BlockPart, NodeKind, RedactedBody, ShownEntry
 from node.store import Record, Store, View
 
@@ -46,9 +46,11 @@ class Rights:
     sees_all: bool
 
 
-def rights_of(registry: Registry, node: str, kind: NodeKind) -> Rights:
-    """Return what the node called `node` may see as a replica of `kind`.
+def rights_of(registry: Registry, time_ms: int, node: str, kind: NodeKind) -> Rights:
+    """Return what the node called `node` may see at block time `time_ms` as a replica of `kind`.
 
+    Ministry and central bank see everything by their office: a date that lapses must not end the
+    quorum. Regulators and operators do while their licence is in force.
     Raises: VerificationError: no participant of that name is registered, or it may not run a
     replica of that kind.
     """
@@ -57,15 +59,20 @@ def rights_of(registry: Registry, node: str, kind: NodeKind) -> Rights:
         raise VerificationError(
             f"no participant called {node} is registered, so its node is shown nothing"
         )
-    role = registry.participants[number].role
-    may_see_all = role in SUPERVISORS or role is Role.OPERATOR
-    if kind is NodeKind.FULL_REPLICA:
-        if not may_see_all:
-            raise VerificationError(
-                f"{node} is licensed as {role.name} and may run a witness replica only"
-            )
-        return Rights(number, sees_all=True)
-    return Rights(number, sees_all=False)
+    if kind is not NodeKind.FULL_REPLICA:
+        return Rights(number, sees_all=False)
+    party = registry.participants[number]
+    licensed = party.role in _BY_LICENCE and party.is_licensed(time_ms)
+    if not licensed and party.role not in _BY_OFFICE:
+        raise VerificationError(
+            f"{node}, {party.role.name} {'in' if party.is_licensed(time_ms) else 'without'} licence, "
+            "may run a witness replica only"
+        )
+    return Rights(number, sees_all=True)
+
+
+_BY_OFFICE = (Role.MINISTRY, Role.CENTRAL_BANK)
+_BY_LICENCE = (Role.REGULATOR, Role.OPERATOR)
 
 
 class BlockSource:

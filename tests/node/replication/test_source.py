@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from clearing.records.obligation import items_view
 from clearing.records.redacted import RedactedSubmission
 from clearing.records.submission import Submission
 from clearing.rules.registry import Registry
-from clearing.types import Role
+from clearing.types import LicenceStatus, Role
 from node.replication import source as source_module
 from node.replication.source import BlockSource, Rights, rights_of
 from node.services.facade import BlockPart, NodeKind, RedactedBody, ShownEntry
@@ -157,25 +158,44 @@ def test_blocks_are_found_by_their_first_leaf(store: Store) -> None:
 # -- rights
 
 
-def registry_with(role: Role) -> Registry:
-    return Registry(participants=(participant("p00", Role.BANK, 0), participant("p01", role, 1)))
+NOW_MS = 5_000
+
+
+def registry_with(
+    role: Role, status: LicenceStatus = LicenceStatus.ACTIVE, expiry_ms: int = 0
+) -> Registry:
+    party = dataclasses.replace(participant("p01", role, 1, expiry_ms), status=status)
+    return Registry(participants=(participant("p00", Role.BANK, 0), party))
 
 
 @pytest.mark.parametrize("role", list(Role))
-def test_only_supervisors_and_operators_may_run_a_full_replica(role: Role) -> None:
-    registry = registry_with(role)
-    assert rights_of(registry, "p01", NodeKind.WITNESS_REPLICA) == Rights(1, sees_all=False)
-    if role in (Role.MINISTRY, Role.CENTRAL_BANK, Role.REGULATOR, Role.OPERATOR):
-        assert rights_of(registry, "p01", NodeKind.FULL_REPLICA) == Rights(1, sees_all=True)
+@pytest.mark.parametrize(
+    ("status", "expiry_ms"),
+    [
+        (LicenceStatus.ACTIVE, 0),
+        (LicenceStatus.ACTIVE, NOW_MS),
+        (LicenceStatus.SUSPENDED, 0),
+        (LicenceStatus.WITHDRAWN, 0),
+    ],
+)
+def test_who_may_run_a_full_replica(role: Role, status: LicenceStatus, expiry_ms: int) -> None:
+    registry = registry_with(role, status, expiry_ms)
+    witness = rights_of(registry, NOW_MS, "p01", NodeKind.WITNESS_REPLICA)
+    assert witness == Rights(1, sees_all=False)
+    in_licence = status is LicenceStatus.ACTIVE and not expiry_ms
+    by_office = role in (Role.MINISTRY, Role.CENTRAL_BANK)
+    if by_office or (in_licence and role in (Role.REGULATOR, Role.OPERATOR)):
+        full = rights_of(registry, NOW_MS, "p01", NodeKind.FULL_REPLICA)
+        assert full == Rights(1, sees_all=True)
     else:
         with pytest.raises(VerificationError, match="witness replica only"):
-            rights_of(registry, "p01", NodeKind.FULL_REPLICA)
+            rights_of(registry, NOW_MS, "p01", NodeKind.FULL_REPLICA)
 
 
 def test_an_unregistered_node_is_shown_nothing() -> None:
     for kind in (NodeKind.FULL_REPLICA, NodeKind.WITNESS_REPLICA):
         with pytest.raises(VerificationError, match="p09"):
-            rights_of(registry_with(Role.BANK), "p09", kind)
+            rights_of(registry_with(Role.BANK), NOW_MS, "p09", kind)
 
 
 # -- the cache of commitments
