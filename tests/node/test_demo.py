@@ -109,12 +109,14 @@ def test_the_demo_takes_a_back_offices_file_and_cleans_up(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_demo_that_is_told_to_end_takes_its_nodes_along(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     place = tmp_path / "net"
     command = [Path(sys.executable).parent / "clearing", "demo", "--dir", place]
+    # A suite that runs in the background ignores SIGINT, and its children would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as running:
         until = time.monotonic() + 120
         pids: list[int] = []

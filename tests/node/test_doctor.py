@@ -26,6 +26,10 @@ CHECKS = [
 ]  # fmt: skip
 
 
+def valid_for(days: int) -> Validity:
+    return Validity(NOW - timedelta(minutes=5), NOW + timedelta(days=days))
+
+
 @pytest.fixture
 def config(tmp_path: Path) -> NodeConfig:
     """A leader's directory, complete and sound."""
@@ -46,8 +50,9 @@ def config(tmp_path: Path) -> NodeConfig:
         key_file_path=secret.path,
         policy_path=here / "policy",
     )
-    authority = Authority.create(here, NETWORK, Validity.days_from_now(1000))
-    authority.issue(config.identity, Validity.days_from_now(365)).write(here)
+    # counted from NOW: this runs long after the module was read
+    authority = Authority.create(here, NETWORK, valid_for(1000))
+    authority.issue(config.identity, valid_for(365)).write(here)
     log = LogSigner(SigningKey.create(here / "log.key", secret), f"{NETWORK}/log")
     cosigner = CosignerSigner(SigningKey.create(here / "signing.key", secret), f"{NETWORK}/node/a")
     policy = Policy((Log(log.key),), (Witness("a", cosigner.key),), (Group("q", 1, ("a",)),), "q")

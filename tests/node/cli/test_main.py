@@ -75,7 +75,10 @@ def test_a_mistyped_command_gets_a_suggestion() -> None:
 
 
 def test_completion_is_offered() -> None:
-    assert run("--show-completion", "bash").exit_code == 0
+    asked = {"_CLEARING_COMPLETE": "source_bash"}
+    answer = RUNNER.invoke(main.app, [], prog_name="clearing", env=asked)
+    assert answer.exit_code == 0
+    assert "_clearing_completion()" in answer.output
 
 
 TALKING = [
