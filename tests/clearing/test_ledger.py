@@ -8,7 +8,7 @@ from clearing import ledger
 from clearing.errors import DecodeError, InvariantViolation, RejectCode
 from clearing.log import merkle
 from clearing.memory import MemoryStore
-from clearing.params import ITEMS_PER_SUBMISSION_MAX, RULES_VERSION, Parameters
+from clearing.params import ITEMS_PER_SUBMISSION_MAX, OPEN_ITEMS_MAX, RULES_VERSION, Parameters
 from clearing.records import instruction as ins
 from clearing.records.leaves import GenesisLeaf, SealLeaf, body_hash
 from clearing.rows import Table, key_request
@@ -164,6 +164,13 @@ def test_the_greatest_submission_is_one_leaf() -> None:
     owed = sum(row.debit for result in net.results_of(1) for row in result.rows)
     assert owed == ITEMS_PER_SUBMISSION_MAX * AMOUNT_MAX
     assert sum(net.position(P01, asset).payable for asset in range(3)) == owed
+
+
+def test_the_book_may_be_filled_to_its_last_place() -> None:
+    net = Core()
+    net.state.open_items = OPEN_ITEMS_MAX - 2
+    outcomes = net.block(net.submission(P01, GOOD, GOOD), net.submission(P01, GOOD)).outcomes
+    assert [outcome.code for outcome in outcomes] == [RejectCode.OK, RejectCode.BOOK_FULL]
 
 
 # replay

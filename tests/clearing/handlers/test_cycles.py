@@ -463,6 +463,10 @@ def test_the_next_deadline_is_the_earliest_of_all_kinds() -> None:
     assert ledger.next_deadline_ms(net.state, due_ms) == cut_off_ms
     assert ledger.next_deadline_ms(net.state, cut_off_ms) == timeout_ms
     assert ledger.next_deadline_ms(net.state, timeout_ms) == cut_off_ms + DAY_MS
+    # nor is a cut-off before the last block
+    net.time_ms = cut_off_ms
+    net.pledge(P01, 1)
+    assert ledger.next_deadline_ms(net.state, 0) == timeout_ms
 
 
 def test_what_falls_due_together_falls_in_this_order() -> None:
