@@ -70,13 +70,14 @@ def verify(
         if state >= 0:
             raise _loses_too_much(int(state))
         if state == _GOOD:
-            movements = None if liquidity is None and not net.any() else wide.from_signed(net)
+            moved = wide.from_signed(net) if net.any() or liquidity is not None else None
             gap = _gap(columns, discharged_lo, None, calm) if slack else 0
-            return gap + _check_positions(movements, potentials, liquidity)
-    movements = _check_wide(columns, discharged_lo, discharged_hi, participants)
+            return gap + _check_positions(moved, potentials, liquidity)
+    _check_wide(columns, discharged_lo, discharged_hi)
+    moved = movements(columns, discharged_lo, discharged_hi, participants)
     exact = calm if calm is not None else np.array([int(q) for q in potentials], object)
     gap = _gap(columns, discharged_lo, discharged_hi, exact)
-    return gap + _check_positions(movements, potentials, liquidity)
+    return gap + _check_positions(moved, potentials, liquidity)
 
 
 def _check_shape(name: str, column: U64, rows: int) -> None:
@@ -161,15 +162,23 @@ def _check_int64_numpy(
     return _GOOD, int(np.count_nonzero(slack)), net
 
 
-def _check_wide(
-    columns: AssetColumns, discharged_lo: U64, discharged_hi: U64 | None, participants: int
-) -> U64:
-    """Check every row at any size; return what each receives or pays, as a wide array."""
+def _check_wide(columns: AssetColumns, discharged_lo: U64, discharged_hi: U64 | None) -> None:
+    """Check every row at any size."""
     amount = wide.from_places(wide.to_places(columns.lo, columns.hi))
-    places = wide.to_places(discharged_lo, discharged_hi)
-    over = wide.compare(wide.from_places(places), amount) > 0
+    discharged = wide.from_places(wide.to_places(discharged_lo, discharged_hi))
+    over = wide.compare(discharged, amount) > 0
     if over.any():
         raise _loses_too_much(int(over.argmax()))
+
+
+def movements(
+    columns: AssetColumns, discharged_lo: U64, discharged_hi: U64 | None, participants: int
+) -> U64:
+    """Sum what each participant receives (+) or pays (-) in money in a set-off: nothing without liquidity.
+
+    Returns: wide array[participants]; its sum is zero.
+    """
+    places = wide.to_places(discharged_lo, discharged_hi)
     sums = np.zeros((places.shape[0], participants), np.int64)
     for column, words in zip(sums, places, strict=True):
         np.subtract.at(column, columns.debtor, words)
@@ -192,15 +201,15 @@ def _gap(
     )
 
 
-def _check_positions(movements: U64 | None, potentials: Potentials, liquidity: U64 | None) -> int:
+def _check_positions(moved: U64 | None, potentials: Potentials, liquidity: U64 | None) -> int:
     """Check that nobody pays more than it may; return what unused liquidity adds to the gap.
 
-    movements: wide array[participants], what each receives (+) or pays (-); None when all are zero.
+    moved: wide array[participants], what each receives (+) or pays (-); None when all are zero.
     """
-    if movements is None:
+    if moved is None:
         return 0
     if liquidity is None:
-        changed = (movements != 0).any(axis=1)
+        changed = (moved != 0).any(axis=1)
         if changed.any():
             raise VerificationError(
                 f"participant {int(changed.argmax())}: does not receive what it pays"
@@ -209,7 +218,7 @@ def _check_positions(movements: U64 | None, potentials: Potentials, liquidity: U
     lowest = min((int(q) for q in potentials), default=0)
     if lowest < 0:
         raise VerificationError("a potential is negative: with liquidity this proves nothing")
-    unused = wide.add(liquidity, movements)
+    unused = wide.add(liquidity, moved)
     overdrawn = wide.sign(unused) < 0
     if overdrawn.any():
         raise VerificationError(

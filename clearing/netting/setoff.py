@@ -135,10 +135,10 @@ def _wide(
     """Set off amounts of any size; as `_narrow`."""
     core, money = _core_of(rows, participants, liquidity, engine)
     amount = wide.to_places(rows.lo, rows.hi)
-    places = amount
+    capacity = setoff_wide.total_by_arc(core, amount)
     if money is not None:
-        places = np.concatenate([amount, wide.to_places(money[:, 0], money[:, 1])], axis=1)
-    capacity = setoff_wide.total_by_arc(core, places)
+        arc = core.arc[rows.rows :]
+        capacity[arc[arc >= 0]] = money[arc >= 0]
     flow, potential = setoff_wide.solve_rounds(
         capacity, lambda lower, upper: _solve(core, lower, upper, participants, route, engine)
     )

@@ -259,41 +259,32 @@ def _raise_labels(label: I64, reach: I64, cost: I32, level: int) -> None:
 
 
 @jit
-def _discharge(network: Network, order: I64, cursor: I64, limit: int) -> int:
+def _discharge(network: Network, measured: I64, cursor: I64, limit: int) -> int:
     """Push excess downhill, raising labels where it is stuck, until nothing moves or the work is done.
 
-    order: the nodes that `search` measured. cursor: int64[n], the slot at which each node goes on; the caller
-    keeps it, beginning with network.first. limit: slots to look at.
+    measured: the nodes that `_search` measured. cursor: int64[n], the slot at which each node goes on, kept by the
+    caller, first network.first. limit: slots to look at.
 
     Returns: the work done, in slots looked at.
     """
     first, slots, _, excess, label = network
     nodes = excess.shape[0]
     crowd = np.zeros(nodes + 1, np.int64)  # by steps, how many nodes have them
-    for node in range(nodes):
-        if label[node] & _STEPS <= nodes:
-            crowd[label[node] & _STEPS] += 1
     gap = nodes
-    line = np.empty(nodes, np.int64)  # a ring: first in, first out
+    line = np.empty(nodes, np.int64)  # a ring
     queued = np.zeros(nodes, np.bool_)
-    head = length = work = 0
-    for place in range(order.shape[0] - 1, -1, -1):
-        node = order[place]
-        if excess[node] > 0:
-            queued[node] = True
-            line[length] = node
-            length += 1
+    length = _line_up(measured, excess, label, crowd, line, queued)
+    head = work = 0
     while length > 0 and work < limit:
         node = line[head]
-        head = head + 1 if head + 1 < nodes else 0
+        head = (head + 1) % nodes
         length -= 1
         queued[node] = False
         own = label[node]
         if own & _STEPS > gap:
             continue
-        left = excess[node]
         begin, end = first[node], first[node + 1]
-        slot = cursor[node]
+        slot, left = cursor[node], excess[node]
         while True:
             best = _FAR
             for _ in range(end - begin):
@@ -305,45 +296,53 @@ def _discharge(network: Network, order: I64, cursor: I64, limit: int) -> int:
                 if downhill < own:
                     flow = min(left, slots[slot, _RESIDUAL])
                     partner = link >> 32
-                    here = slots[slot, _RESIDUAL] - flow
-                    there = slots[partner, _RESIDUAL]
-                    slots[slot, _RESIDUAL] = here
-                    slots[partner, _RESIDUAL] = there + flow
-                    if here == 0:
-                        link &= ~_OPEN
-                        slots[partner, _LINK] &= ~_BACK
-                    if there == 0:
-                        link |= _BACK
+                    if slots[partner, _RESIDUAL] == 0:
                         slots[partner, _LINK] |= _OPEN
+                        link |= _BACK
+                    if slots[slot, _RESIDUAL] == flow:
+                        slots[partner, _LINK] &= ~_BACK
+                        link &= ~_OPEN
                     slots[slot, _LINK] = link
-                    left -= flow
-                    had = excess[other]
-                    excess[other] = had + flow
-                    if had + flow > 0 and not queued[other]:
+                    slots[slot, _RESIDUAL] -= flow
+                    slots[partner, _RESIDUAL] += flow
+                    excess[other] += flow
+                    if excess[other] > 0 and not queued[other]:
                         queued[other] = True
-                        place = head + length
-                        line[place if place < nodes else place - nodes] = other
+                        line[(head + length) % nodes] = other
                         length += 1
+                    left -= flow
                     if left == 0:
                         break
                 elif downhill < best:
                     best = downhill
-                slot += 1
-                if slot == end:
-                    slot = begin
+                slot = slot + 1 if slot + 1 < end else begin
             if left == 0:
                 break
             work += end - begin + _RAISE_WORK
-            steps = own & _STEPS
-            crowd[steps] -= 1
-            if crowd[steps] == 0 and steps < gap:
-                gap = steps
+            crowd[own & _STEPS] -= 1
+            if crowd[own & _STEPS] == 0:
+                gap = min(gap, own & _STEPS)
             own = best + 1
             if own & _STEPS > gap:
                 own = own >> 32 << 32 | _STRANDED
                 break
             crowd[own & _STEPS] += 1
-        label[node] = own
-        cursor[node] = slot
-        excess[node] = left
+        label[node], cursor[node], excess[node] = own, slot, left
     return work
+
+
+@jit
+def _line_up(
+    measured: I64, excess: I64, label: I64, crowd: I64, line: I64, queued: NDArray[np.bool_]
+) -> int:
+    """Count the nodes by steps, and put those with excess in line, the farthest first; return how many they are."""
+    length = 0
+    for node in range(label.shape[0]):
+        if label[node] & _STEPS <= label.shape[0]:
+            crowd[label[node] & _STEPS] += 1
+    for node in measured[::-1]:
+        if excess[node] > 0:
+            queued[node] = True
+            line[length] = node
+            length += 1
+    return length

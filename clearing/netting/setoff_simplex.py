@@ -22,7 +22,7 @@ Source: own design after Cunningham (Math. Programming 11, 1976: strong feasibil
 
 from __future__ import annotations
 
-from math import isqrt
+import math
 from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -84,7 +84,7 @@ def solve(problem: FlowProblem, engine: Engine) -> FlowSolution:
     arcs = Arcs(*_with_artificial(problem))
     left = as_engine(engine, _balance)(problem, arcs, parent, link, price, order)
     tree = Tree(*as_engine(engine, _hang)(arcs, parent, link, order, left))
-    as_engine(engine, _improve)(arcs, tree, max(10, 2 * isqrt(count)))
+    as_engine(engine, _improve)(arcs, tree, max(10, 2 * math.isqrt(count)))
     invariant(not arcs.flow[count:].any(), "set-off: an excess has no way back to balance")
     return FlowSolution(arcs.flow[:count], tree.price[:nodes])
 

@@ -63,11 +63,11 @@ def solve_rounds(capacity: U64, solve: Round) -> tuple[U64, I64]:
 def total_by_arc(core: Core, places: I64) -> U64:
     """Sum the amounts of the rows of each arc.
 
-    places: int64[4, rows], as `wide.to_places` gives them.
+    places: int64[4, k], the amounts of the first k rows as `wide.to_places` gives them.
 
     Returns: wide array[m].
     """
-    inside = np.flatnonzero(core.arc >= 0)
+    inside = np.flatnonzero(core.arc[: places.shape[1]] >= 0)
     sums = np.zeros((places.shape[0], core.arcs), np.int64)
     for column, words in zip(sums, places, strict=True):
         np.add.at(column, core.arc[inside], words[inside])
