@@ -26,9 +26,7 @@ HOSTILE = [0, 1, -1, 2**31, 2**61, 2**61 + 1, 2**62, 2**63 - 1, -(2**63), 2**64,
 def gap_by_definition(
     table: Table, lost: list[int], q: list[int], liquidity: list[int] | None
 ) -> int:
-    bound = sum(
-        row.amount * max(0, 1 - q[row.debtor] + q[row.creditor]) for row in table.rows
-    )
+    bound = sum(row.amount * max(0, 1 - q[row.debtor] + q[row.creditor]) for row in table.rows)
     if liquidity is not None:
         bound += sum(price * balance for price, balance in zip(q, liquidity, strict=True))
     return bound - sum(lost)
@@ -114,9 +112,7 @@ def test_money_that_is_not_there_is_refused(engine: Engine, table: Table) -> Non
             short = list(table.liquidity)
             short[number] = -change - 1
             with pytest.raises(VerificationError, match=f"participant {number}: pays more"):
-                verify(
-                    table.columns, *loss, best.potentials, wide_liquidity(short), engine=engine
-                )
+                verify(table.columns, *loss, best.potentials, wide_liquidity(short), engine=engine)
 
 
 @given(table=tables())
@@ -126,9 +122,7 @@ def test_movements_are_the_positions_of_what_is_discharged(table: Table) -> None
         Row(row.debtor, row.creditor, gone)
         for row, gone in zip(table.rows, best.discharged(), strict=True)
     ]
-    moved = movements(
-        table.columns, best.discharged_lo, best.discharged_hi, table.participants
-    )
+    moved = movements(table.columns, best.discharged_lo, best.discharged_hi, table.participants)
     assert wide.to_ints(moved) == kit.net(discharged, table.participants)
 
 
