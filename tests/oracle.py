@@ -478,7 +478,7 @@ class Oracle:
         self,
         found: Settlement | None,
         number: int,
-        is_party: bool,  # noqa: FBT001 - one of the rule's three questions, asked in order
+        is_party: bool,
         origins: tuple[InstructionState, ...],
         target: InstructionState,
     ) -> Answer:

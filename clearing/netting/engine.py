@@ -6,7 +6,7 @@ Invariant kept: the choice changes how long an answer takes and never one bit of
 
 Every kernel exists twice, as a scalar loop for the compiler and as numpy array code, and every public
 function takes `engine` and picks with `Engine.choose`. A compiled kernel is cached beside its source file and
-is rebuilt when *that* file changes, so a kernel calls only kernels of its own file.
+is rebuilt when *that* file changes, so a kernel calls only kernels of its own file and of `limbs`.
 """
 
 from __future__ import annotations

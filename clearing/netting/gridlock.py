@@ -24,6 +24,7 @@ from clearing.netting.columns import (
     Ids,
     InvalidColumns,
     Tier,
+    check_rows,
     counting_order,
     tier_of,
 )
@@ -95,7 +96,13 @@ def gridlock(
         opening = before.movements
         order = np.arange(columns.rows) if queued is None else queued
         queued = order[~before.settled[order]]
-    rows = columns if queued is None else columns.take(queued)
+    if queued is None:
+        rows = columns
+    else:
+        check_rows(
+            columns, participants, engine=engine
+        )  # names a bad row by its place in `columns`
+        rows = columns.take(queued)
     everything = net_positions(rows, participants, engine=engine)
     # Nobody can owe more than the gross total, so a greater limit means no more than that.
     bound = (

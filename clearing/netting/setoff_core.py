@@ -115,10 +115,10 @@ def _merge(debtor: I32, creditor: I32, vertices: int) -> tuple[I32, I32, I32]:
     for vertex in range(vertices + 1):
         end += start[vertex]
         start[vertex] = end
-    order = np.empty(rows, np.int32)
+    line = np.empty(rows, np.int64)  # by creditor: debtor << 32 | row
     for row in range(rows - 1, -1, -1):
         start[creditor[row]] -= 1
-        order[start[creditor[row]]] = row
+        line[start[creditor[row]]] = np.int64(debtor[row]) << 32 | row
     pair = np.empty(rows, np.int32)
     place = np.empty(rows, np.int32)  # of each pair: first its debtor, then its arc
     source = np.empty(rows, np.int32)
@@ -127,8 +127,8 @@ def _merge(debtor: I32, creditor: I32, vertices: int) -> tuple[I32, I32, I32]:
     for vertex in range(vertices):
         begin = pairs
         for index in range(start[vertex], start[vertex + 1]):
-            row = order[index]
-            payer = debtor[row]
+            row = line[index] & 0xFFFFFFFF
+            payer = line[index] >> 32
             found = met[payer]
             if found < begin:
                 found = pairs

@@ -190,6 +190,7 @@ def _search(network: Network) -> tuple[I64, int, int]:
             if cost[node] == _DONE:
                 continue
             cost[node] = _DONE
+            wanted -= excess[node] > 0
         elif head < tail:
             node = line[head]
             head += 1
@@ -201,7 +202,6 @@ def _search(network: Network) -> tuple[I64, int, int]:
             break
         order[measured] = node
         measured += 1
-        wanted -= excess[node] > 0
         work += first[node + 1] - first[node]
         above = (label[node] >> 32) + 1
         step = (reach[node] & _STEPS) + 1
@@ -216,14 +216,16 @@ def _search(network: Network) -> tuple[I64, int, int]:
                     cost[other] = _DONE
                     line[tail] = other
                     tail += 1
+                    wanted -= excess[other] > 0
                 elif way < reach[other]:
                     if reach[other] >> 32 != level + rise:
                         after[slot] = waiting[level + rise]
                         waiting[level + rise] = slot
                         top = max(top, level + rise)
                     reach[other] = way
+    order[measured : measured + tail - head] = line[head:tail]
     _raise_labels(label, reach, cost, level)
-    return order[:measured], work, wanted
+    return order[: measured + tail - head], work, wanted
 
 
 @jit

@@ -30,6 +30,7 @@ from node.client import ClientError
 from node.csv_file import FaultLog, open_rows
 from node.demo import Demo
 from node.queries import CycleAssetRow
+from node.services.facade import NodeStatus
 from node.testnet.plan import (
     ASSETS,
     AUTHORITIES,
@@ -200,7 +201,7 @@ class Telling:
         shown = table("", ("node", "part", "pid", "endpoint", "log", "log root"), ("pid", "log"))
         for report in reports:
             if report.status is not None:
-                part = role_name_of(report)
+                part = _part_of(report.status)
                 root = report.status.log_root.hex()[:16]
                 facts = (report.name, part, report.pid, report.endpoint, report.status.log_size)
                 shown.add_row(*cells(*facts, root))
@@ -223,6 +224,6 @@ class Telling:
         self._console.print(f"[bold green]Everything held, in {seconds:.1f} s.[/]")
 
 
-def role_name_of(report: NodeReport) -> str:
-    """Return what a node does, in words."""
-    return report.status.kind.name.lower().replace("_", " ") if report.status else "-"
+def _part_of(status: NodeStatus) -> str:
+    """Return what a node does, in one word: leader, full or witness."""
+    return status.kind.name.partition("_")[0].lower()

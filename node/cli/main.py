@@ -142,13 +142,25 @@ def _root() -> None:
     """Carry the application's own options."""
 
 
+_ENDINGS = (signal.SIGTERM, signal.SIGHUP)
+
+
 def _end(number: int, _: FrameType | None) -> NoReturn:
+    # A second signal must not cut off what the first one has begun.
+    for ending in _ENDINGS:
+        signal.signal(ending, signal.SIG_IGN)
     raise SystemExit(128 + number)
 
 
 def main() -> None:
-    """Run the command line of this process; SIGTERM ends it like ^C, so that it stops what it has started."""
-    signal.signal(signal.SIGTERM, _end)
+    """Run the command line of this process.
+
+    SIGTERM, and the end of the terminal, end it like ^C, so that it stops what it has started.
+    """
+    for ending in _ENDINGS:
+        # Who started it with nohup wants it to go on.
+        if signal.getsignal(ending) is not signal.SIG_IGN:
+            signal.signal(ending, _end)
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character gets a question mark, not the end of the command.
         if isinstance(stream, io.TextIOWrapper):

@@ -57,20 +57,31 @@ class MethodName(enum.Enum):
 
 
 class FileByDefault(TyperGroup):
-    """`clearing net FILE` nets a file; only `clearing net verify` names a command."""
+    """`clearing net FILE` nets a file; every other command is named."""
+
+    def __init__(self, **attributes: Any) -> None:
+        """Take the command for files out of those that have names."""
+        super().__init__(**attributes)
+        self._default = self.commands.pop(_FILE)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the name of the command for files where none is given."""
-        chosen = args if args[:1] == ["verify"] else [_FILE, *args]
+        """Put an empty name where none is given, so that options may come first."""
+        chosen = args if args and args[0] in self.commands else ["", *args]
         return super().parse_args(ctx, chosen)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return name, command and remaining arguments; the command for files has no name."""
-        name, command, rest = super().resolve_command(ctx, args)
-        return ("" if name == _FILE else name), command, rest
+        """Return name, command and remaining arguments."""
+        if args[0] == "":
+            return "", self._default, args[1:]
+        return super().resolve_command(ctx, args)
 
 
-app = typer.Typer(cls=FileByDefault, rich_markup_mode="rich", add_completion=False)
+app = typer.Typer(
+    cls=FileByDefault,
+    help="Net a CSV of obligations, or verify a result.",
+    rich_markup_mode="rich",
+    add_completion=False,
+)
 
 
 class LateBar:
@@ -195,7 +206,7 @@ def _excluded(given: Iterable[str], table: ObligationTable) -> frozenset[str]:
     return frozenset(names & known)
 
 
-@app.command(_FILE, hidden=True)
+@app.command(_FILE)
 def net(
     file: Annotated[
         Path,

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -87,7 +88,15 @@ def utc(time_ms: int) -> str:
 
 def table(title: str, columns: Sequence[str], numeric: Sequence[str] = ()) -> Table:
     """Return an empty table; the columns named in `numeric` are set to the right."""
-    made = Table(title=title, title_justify="left", title_style="bold", header_style="bold cyan")
+    made = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        header_style="bold cyan",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+    )
     for name in columns:
         right = name in numeric
         made.add_column(name, justify="right" if right else "left", no_wrap=right, overflow="fold")

@@ -197,7 +197,7 @@ def participant_fact(row: Participant) -> dict[str, Any]:
 PARTICIPANTS: View[Participant] = View(
     "Participants",
     lambda row, _: participant_fact(row) | {"licence_expiry_ms": row.licence_expiry_ms},
-    ("name", "LEI", "role", "licence", "licence ends (UTC)"),
+    ("name", "LEI", "role", "licence", "until (UTC)"),
     lambda row, _: (
         row.name,
         row.lei,

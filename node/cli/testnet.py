@@ -218,20 +218,19 @@ def _node_fact(
 
 
 def _show(network: LocalNetwork, reports: list[NodeReport]) -> None:
-    columns = ("node", "role", "endpoint", "pid", "condition", "height", "log", "final", "log root")
-    shown = table(f"Network {NETWORK_NAME}", columns, ("pid", "height", "log", "final"))
+    columns = ("node", "endpoint", "pid", "condition", "log", "final", "log root")
+    shown = table(f"Network {NETWORK_NAME}", columns, ("pid", "log", "final"))
     for report in reports:
         status = report.status
         condition = "[green]serving[/]" if report.is_healthy else "[bold red]down[/]"
         if status and not report.is_healthy:
             condition = f"[yellow]{words(status.condition.name)}[/]"
-        facts = (status.height, status.log_size, status.final_size) if status else ("-", "-", "-")
-        role = role_name(network.party(report.name).role)
-        root = status.log_root.hex()[:16] if status else "-"
+        sizes = (status.log_size, status.final_size) if status else ("-", "-")
+        root = status.log_root.hex()[:12] if status else "-"
         shown.add_row(
-            *cells(report.name, role, report.endpoint, report.pid or "-"),
+            *cells(report.name, report.endpoint, report.pid or "-"),
             condition,
-            *cells(*facts, root),
+            *cells(*sizes, root),
         )
     console = stdout()
     console.print(shown)

@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from clearing.netting import certificate
+from clearing.netting import certificate, wide
 from clearing.netting.columns import AssetColumns
 from clearing.netting.engine import DEFAULT, Engine
 from clearing.netting.gridlock import Settlement
@@ -70,9 +70,14 @@ class Options:
         return DEFAULT if rows >= _COMPILED_ROWS_MIN[self.method] else Engine.PORTABLE
 
 
-def net_file(table: ObligationTable, options: Options) -> Iterator[AssetOutcome]:
-    """Net every asset, in code point order of their names."""
-    engine = options.engine(len(table))
+def net_file(
+    table: ObligationTable, options: Options, engine: Engine | None = None
+) -> Iterator[AssetOutcome]:
+    """Net every asset, in code point order of their names.
+
+    engine: what runs the kernels; None chooses by the size of the file. The answer is the same.
+    """
+    engine = options.engine(len(table)) if engine is None else engine
     for part in by_asset(table):
         yield _AssetRun(table, part, options, engine).outcome()
 
@@ -91,6 +96,10 @@ class _AssetRun:
         self.liquidity = self._given(options.liquidity)
         self.caps = self._given(options.caps)
         self.limits = Limits.of(self.participants, self.liquidity or {}, self.caps)
+        if options.method is Method.POSITIONS and self.liquidity is None:
+            # Everything settles by positions, so without a file of liquidity there is none to check against.
+            unlimited = np.tile(wide.from_ints([wide.MAX]), (self.participants, 1))
+            self.limits = Limits(unlimited, self.limits.cap)
 
     def _given(self, table: LimitTable | None) -> dict[int, int] | None:
         """Return the limits of a file by participant of this asset; None where no file was given."""

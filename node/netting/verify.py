@@ -142,17 +142,19 @@ class AssetCheck:
 
     def _limits(self) -> list[int]:
         """Return the greatest net debit of each participant: the lesser of liquidity and cap."""
-        liquidity, caps = self.claim.liquidity or {}, self.claim.caps or {}
-        return [
-            min(liquidity.get(number, 0), caps.get(number, NO_LIMIT))
-            for number in range(self.part.participants)
-        ]
+        return [min(self._limit(number)) for number in range(self.part.participants)]
+
+    def _limit(self, participant: int) -> tuple[int, int]:
+        """Return liquidity and cap of a participant; by positions liquidity is checked only where it is given."""
+        claim = self.claim
+        absent = NO_LIMIT if self.method is Method.POSITIONS and claim.liquidity is None else 0
+        liquidity, caps = claim.liquidity or {}, claim.caps or {}
+        return liquidity.get(participant, absent), caps.get(participant, NO_LIMIT)
 
     def _reason(self, participant: int) -> Reason:
         """Return which limit of a participant is the lesser; liquidity where they are equal."""
-        liquidity, caps = self.claim.liquidity or {}, self.claim.caps or {}
-        capped = caps.get(participant, NO_LIMIT) < liquidity.get(participant, 0)
-        return Reason.CAP if capped else Reason.LIQUIDITY
+        liquidity, cap = self._limit(participant)
+        return Reason.CAP if cap < liquidity else Reason.LIQUIDITY
 
     def _recast(self) -> list[UnsettledClaim]:
         """Check the rounds without the excluded. Returns: the rows left out, with their reasons."""

@@ -168,6 +168,9 @@ def test_queue_order_is_priority_then_row() -> None:
 def test_bad_input_is_refused(engine: Engine) -> None:
     with pytest.raises(InvalidRow, match="row 1"):
         gridlock(columns_of([Row(0, 1, 1), Row(1, 1, 1)]), Limits.of(2, {}), engine=engine)
+    urgent_last = [Row(0, 1, 1), Row(1, 1, 1), Row(0, 1, 1, 9)]
+    with pytest.raises(InvalidRow, match="row 1"):
+        gridlock(columns_of(urgent_last), Limits.of(2, {}), engine=engine)
     other = gridlock(columns_of([Row(0, 1, 1)]), Limits.of(2, {}), engine=engine)
     with pytest.raises(InvalidColumns, match="1 rows settled before: give 2"):
         gridlock(columns_of([Row(0, 1, 1)] * 2), Limits.of(2, {}), before=other, engine=engine)

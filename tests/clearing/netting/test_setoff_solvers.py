@@ -118,7 +118,7 @@ def test_wide_entries_shift_as_integers_do(values: list[int], bits: int) -> None
 @pytest.mark.parametrize("word", [10, 13, 20, 40])
 @pytest.mark.parametrize("money", [False, True])
 def test_many_rounds_of_few_bits_end_at_the_greatest(
-    monkeypatch: pytest.MonkeyPatch, word: int, money: bool
+    monkeypatch: pytest.MonkeyPatch, word: int, *, money: bool
 ) -> None:
     """With a word of 10 bits each round adds one bit, and the last box still holds the greatest flow."""
     monkeypatch.setattr(setoff_wide, "_BITS", word)

@@ -66,7 +66,7 @@ def height_with(blocks: list[ReceivedBlock], kind: LeafKind, *, shown: type) -> 
 def test_a_full_replica_reaches_the_leaders_bytes(
     leader: Store,
     store: Store,
-    by_block: bool,  # noqa: FBT001 - pytest passes parameters by name
+    by_block: bool,
 ) -> None:
     replica = FullReplica(store)
     for block in received(leader, ALL, by_block=by_block):
