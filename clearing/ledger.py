@@ -9,6 +9,7 @@ off; 2. the transactions in the block's order; 3. one SEAL leaf, if anything was
 
 from __future__ import annotations
 
+import enum
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from clearing.records.submission import Submission
 from clearing.records.transaction import Transaction, actor_of, decode_transaction
 from clearing.rows import NoRows, Table, key_request
 from clearing.rules.governance import GENESIS_ACTIONS_MAX, decode_actions, resolve
-from clearing.rules.registry import Participant, next_cut_off_ms
+from clearing.rules.registry import NO_KEY, Participant, next_cut_off_ms
 from clearing.state import Delta, Draft, Entry, State
 from clearing.types import OBLIGORS, CycleState, Role
 
@@ -107,13 +108,26 @@ _PAYLOADS: dict[InstructionKind, Callable[[bytes], Any]] = {
 }
 
 
+class KeyUse(enum.Enum):
+    """Which of a participant's keys signs an instruction."""
+
+    PARTICIPANT = enum.auto()
+    """What the participant asks for."""
+    NODE = enum.auto()
+    """What its node reports from outside the ledger."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """Who may give an instruction, whether the licence must be in force, and what it does with the parsed payload."""
+    """Who may give an instruction, by which key, and what it does with the parsed payload.
+
+    needs_licence: whether the licence must be in force.
+    """
 
     roles: tuple[Role, ...]
     needs_licence: bool
     handle: Callable[[Draft, Instruction, Any], Outcome]
+    signer: KeyUse = KeyUse.PARTICIPANT
 
 
 # A suspended or expired licence lets its holder do nothing but finish the settlement of what is locked already.
@@ -234,9 +248,20 @@ def _execute(draft: Draft, transaction: Transaction) -> Outcome:
     return outcome
 
 
+def _key_of(transaction: Transaction, actor: Participant) -> bytes:
+    """Return the key of `actor` that must have signed; NO_KEY where its node has none."""
+    if isinstance(transaction, Instruction) and _RULES[transaction.kind].signer is KeyUse.NODE:
+        return actor.node_key
+    return actor.public_key
+
+
 def _authenticity(draft: Draft, transaction: Transaction, actor: Participant) -> RejectCode:
+    key = _key_of(transaction, actor)
+    # NO_KEY is a point of small order, under which anybody's signature may verify.
+    if key == NO_KEY:
+        return RejectCode.BAD_SIGNATURE
     try:
-        transaction.verify_signature(draft.network_id, actor.public_key)
+        transaction.verify_signature(draft.network_id, key)
     except VerificationError:
         return RejectCode.BAD_SIGNATURE
     try:

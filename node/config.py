@@ -116,6 +116,13 @@ class NodeConfig:
             "The sealed Ed25519 key of the log itself; the leader needs it, others must not have it."
         ),
     )
+    instruction_key_path: Path | None = field(
+        default=None,
+        metadata=about(
+            "The sealed Ed25519 key that signs what this node reports from outside the ledger, registered as the "
+            "participant's node key; without it the node reports nothing."
+        ),
+    )
     key_file_path: Path | None = field(
         default=None,
         metadata=about(

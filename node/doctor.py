@@ -112,6 +112,7 @@ def _private_files(config: NodeConfig) -> str:
         config.tls_key_path,
         config.signing_key_path,
         config.log_key_path,
+        config.instruction_key_path,
         config.key_file_path,
     ]
     present = [path for path in paths if path is not None]
@@ -168,6 +169,8 @@ def _signing_keys(config: NodeConfig, passphrase: Passphrase | None) -> str:
         raise SetupError(
             f"{config.signing_key_path} is no witness of {config.policy_path}: use the network's policy"
         )
+    if config.instruction_key_path is not None:
+        SigningKey.load(config.instruction_key_path, secret)
     if config.log_key_path is None:
         return "the signing key opens and is a witness of the policy"
     log = SigningKey.load(config.log_key_path, secret)

@@ -34,6 +34,7 @@ from node.store import Store
 KEY_FILE_NAME = "seal.key"
 SIGNING_KEY_NAME = "signing.key"
 LOG_KEY_NAME = "log.key"
+INSTRUCTION_KEY_NAME = "instruction.key"
 POLICY_NAME = "policy"
 DATA_NAME = "data"
 
@@ -52,10 +53,15 @@ class NodePlace:
 
 @dataclass(frozen=True, slots=True)
 class NodeKeys:
-    """Public halves of a new node's keys: its cosigner key, and on the leader the log's."""
+    """Public halves of a new node's keys: its cosigner key, on the leader the log's, and its node key.
+
+    instruction: 32 bytes, to be registered as the node key of its participant; None on a witness replica, which reports
+    nothing.
+    """
 
     cosigner: VerifierKey
     log: VerifierKey | None
+    instruction: bytes | None
 
 
 def log_origin(network: str) -> str:
@@ -88,6 +94,11 @@ def make_node(
     secret = passphrase or create_key_file(directory / KEY_FILE_NAME)
     cosigner = SigningKey.create(config.signing_key_path, secret)
     log = SigningKey.create(config.log_key_path, secret) if config.log_key_path else None
+    instruction = (
+        SigningKey.create(config.instruction_key_path, secret)
+        if config.instruction_key_path
+        else None
+    )
     authority.issue(config.identity, validity, hosts).write(directory)
     create_file(directory / AUTHORITY_CERTIFICATE_NAME, authority.certificate_pem, PUBLIC_MODE)
     write_config(directory / CONFIG_NAME, config)
@@ -100,6 +111,7 @@ def make_node(
         VerifierKey(log_origin(place.network), SignatureType.ED25519, log.public_key)
         if log
         else None,
+        instruction.public_key if instruction else None,
     )
 
 
@@ -121,6 +133,9 @@ def node_config(directory: Path, place: NodePlace, *, with_key_file: bool) -> No
         tls_key_path=directory / KEY_NAME,
         signing_key_path=directory / SIGNING_KEY_NAME,
         log_key_path=directory / LOG_KEY_NAME if place.role is ReplicaRole.LEADER else None,
+        instruction_key_path=(
+            None if place.role is ReplicaRole.WITNESS else directory / INSTRUCTION_KEY_NAME
+        ),
         key_file_path=directory / KEY_FILE_NAME if with_key_file else None,
         policy_path=directory / POLICY_NAME,
     )

@@ -46,6 +46,7 @@ from node.services.server import NodeServer, make_server
 from node.store import RollbackDetectedError, Store, StoreSettings
 from node.store.heads import HEADS_FILE
 from node.store.startup import check_rollback, check_state, open_checked
+from node.workers.clerk import Clerk
 from node.workers.witness import Cosigner
 
 _log = structlog.get_logger(__name__)
@@ -68,12 +69,16 @@ class NodeHaltedError(ClearingError):
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """What a node is made of besides its data: policy, origin of the log, and its keys."""
+    """What a node is made of besides its data: policy, origin of the log, and its keys.
+
+    instruction: signs what the node reports from outside; None where it reports nothing.
+    """
 
     policy: Policy
     origin: str
     cosigner: CosignerSigner
     log: LogSigner | None
+    instruction: SigningKey | None
 
 
 def open_trust(config: NodeConfig, passphrase: Passphrase | None) -> Trust:
@@ -113,7 +118,10 @@ def open_trust(config: NodeConfig, passphrase: Passphrase | None) -> Trust:
                 f"{config.log_key_path} is not the log's key in {config.policy_path}: restore the "
                 "pair"
             )
-    return Trust(policy, log_key.name, cosigner, log)
+    instruction = None
+    if config.instruction_key_path is not None:
+        instruction = SigningKey.load(config.instruction_key_path, secret)
+    return Trust(policy, log_key.name, cosigner, log, instruction)
 
 
 def open_store(config: NodeConfig) -> tuple[Store, RollbackDetectedError | None]:
@@ -152,14 +160,16 @@ def open_store(config: NodeConfig) -> tuple[Store, RollbackDetectedError | None]
 class Runtime:
     """A running node: made by `start`, ended by `stop`.
 
-    config, member, port: what it was told, the ledger as it holds it, where it serves. halted: set
-    when the node must stop because of `halt_reason`.
+    config, member, port: what it was told, the ledger as it holds it, where it serves. clerk: signs
+    what its workers report, None where it reports nothing. halted: set when the node must stop
+    because of `halt_reason`.
     """
 
     def __init__(self, config: NodeConfig) -> None:
         """Begin with nothing running; must be called on the event loop that the node shall use."""
         self.config = config
         self.member: Leader | Follower
+        self.clerk: Clerk | None = None
         self.port = 0
         self.halted = asyncio.Event()
         self.halt_reason = ""
@@ -207,6 +217,8 @@ class Runtime:
         trust = open_trust(config, passphrase)
         store, rollback = await asyncio.to_thread(open_store, config)
         self._stack.callback(store.close)
+        if trust.instruction is not None:
+            self.clerk = Clerk(trust.instruction, config.node_name, lambda: self.member)
         membership = Membership(
             config.node_name, _KINDS[config.role], trust.origin, config.leader_endpoint
         )

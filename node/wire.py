@@ -117,6 +117,7 @@ def participant_message(number: int, party: Participant) -> types_pb2.Participan
         public_key=party.public_key,
         licence_no=party.licence_no,
         licence_expiry_ms=party.licence_expiry_ms,
+        node_key=party.node_key,
     )
 
 
@@ -133,6 +134,7 @@ def participant_of(message: types_pb2.Participant) -> Participant:
         exactly(message.public_key, 32, "public_key"),
         message.licence_no,
         message.licence_expiry_ms,
+        exactly(message.node_key, 32, "node_key"),
     )
 
 
@@ -449,6 +451,9 @@ def action_text(action: Action) -> str:
         case ActionKind.ROTATE_KEY:
             key = subject["public_key"].hex()
             return f"set the signing key of participant {subject['participant']} to {key}"
+        case ActionKind.SET_NODE_KEY:
+            key = subject["node_key"].hex()
+            return f"set the node key of participant {subject['participant']} to {key}"
         case ActionKind.SET_METHOD:
             method = NettingMethod(subject["method"]).name
             return f"net asset {subject['asset']} by {method}"

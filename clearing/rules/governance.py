@@ -35,6 +35,7 @@ _SET_LICENCE = Layout(
     uint("licence_expiry_ms", 8),
 )
 _ROTATE_KEY = Layout("rotate key", uint("participant", 4), raw("public_key", 32))
+_SET_NODE_KEY = Layout("set node key", uint("participant", 4), raw("node_key", 32))
 _SET_METHOD = Layout("set method", uint("asset", 2), uint("method", 1), reserved(1))
 _SET_CAP = Layout(
     "set cap",
@@ -56,6 +57,8 @@ def _encode_subject(action: Action) -> bytes:
             return _SET_LICENCE.encode(**action.subject)
         case ActionKind.ROTATE_KEY:
             return _ROTATE_KEY.encode(**action.subject)
+        case ActionKind.SET_NODE_KEY:
+            return _SET_NODE_KEY.encode(**action.subject)
         case ActionKind.SET_METHOD:
             return _SET_METHOD.encode(**action.subject)
         case ActionKind.SET_TIMETABLE:
@@ -90,6 +93,8 @@ def _decode_subject(kind: ActionKind, data: bytes) -> Any:
             return _SET_LICENCE.decode(data)
         case ActionKind.ROTATE_KEY:
             return _ROTATE_KEY.decode(data)
+        case ActionKind.SET_NODE_KEY:
+            return _SET_NODE_KEY.decode(data)
         case ActionKind.SET_METHOD:
             return _SET_METHOD.decode(data)
         case ActionKind.SET_TIMETABLE:

@@ -28,6 +28,29 @@ from clearing.params import (
 )
 from clearing.types import LicenceStatus, NettingMethod, Role
 
+KEY_BYTES = 32
+"""Length of an Ed25519 public key."""
+
+NO_KEY = bytes(KEY_BYTES)
+"""The node key of a participant whose node tells the ledger nothing."""
+
+_SMALL_ORDER = frozenset(
+    bytes.fromhex(encoding)
+    for encoding in (
+        "00" * 32,
+        "01" + "00" * 31,
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "ec" + "ff" * 30 + "7f",
+        "ed" + "ff" * 30 + "7f",
+        "ee" + "ff" * 30 + "7f",
+    )
+)
+"""Points of order 1, 2, 4 and 8, sign bit cleared: under such a key anybody can make signatures that verify.
+
+Source: the block list of libsodium, ed25519_ref10.c, ge25519_has_small_order; a test checks each of them.
+"""
+
 _PARTICIPANT_LAYOUT = Layout(
     "participant",
     text("name", 32),
@@ -38,6 +61,7 @@ _PARTICIPANT_LAYOUT = Layout(
     raw("public_key", 32),
     text("licence_no", 32),
     uint("licence_expiry_ms", 8),
+    raw("node_key", KEY_BYTES),
 )
 _ASSET_LAYOUT = Layout(
     "asset",
@@ -66,11 +90,16 @@ class ActionKind(enum.IntEnum):
     SET_PARAMETERS = 6
     SET_TIMETABLE = 7
     SET_CAP = 8
+    SET_NODE_KEY = 9
 
 
 @dataclass(frozen=True, slots=True)
 class Participant:
-    """A licensed party; `licence_expiry_ms` is block time, 0 for a licence without end."""
+    """A licensed party; `licence_expiry_ms` is block time, 0 for a licence without end.
+
+    public_key signs what the participant itself asks for. node_key, NO_KEY for none, signs what its node reports from
+    outside the ledger; the two are kept apart so that a machine which runs unattended can never spend or affirm.
+    """
 
     name: str
     lei: str
@@ -79,11 +108,12 @@ class Participant:
     public_key: bytes
     licence_no: str
     licence_expiry_ms: int
+    node_key: bytes = NO_KEY
 
     LAYOUT: ClassVar[Layout] = _PARTICIPANT_LAYOUT
 
     def encode(self) -> bytes:
-        """Return the canonical 128 bytes."""
+        """Return the canonical 160 bytes."""
         return _PARTICIPANT_LAYOUT.encode(
             name=self.name,
             lei=self.lei,
@@ -92,6 +122,7 @@ class Participant:
             public_key=self.public_key,
             licence_no=self.licence_no,
             licence_expiry_ms=self.licence_expiry_ms,
+            node_key=self.node_key,
         )
 
     @classmethod
@@ -197,8 +228,10 @@ class Registry:
         return self.number_of(lambda party: party.name == name)
 
     def by_key(self, public_key: bytes) -> int | None:
-        """Return the number of the participant whose registered key this is, or None."""
-        return self.number_of(lambda party: party.public_key == public_key)
+        """Return the number of the participant to whom this key is registered, as its own or its node's, or None."""
+        if public_key == NO_KEY:
+            return None
+        return self.number_of(lambda party: public_key in (party.public_key, party.node_key))
 
     def asset_by_name(self, name: str) -> int | None:
         """Return the number of the asset with this name, or None."""
@@ -232,17 +265,28 @@ def _is_identifier(name: str) -> bool:
     )
 
 
+def is_weak_key(key: bytes) -> bool:
+    """Return whether anybody could sign for this Ed25519 key, because its point has a small order."""
+    return key[:-1] + bytes([key[-1] & 0x7F]) in _SMALL_ORDER
+
+
 def _add_participant(registry: Registry, party: Participant) -> tuple[Registry, RejectCode]:
     for other in registry.participants:
         if (
             other.name == party.name
             or other.lei == party.lei
-            or other.public_key == party.public_key
+            or {party.public_key, party.node_key} & {other.public_key, other.node_key} - {NO_KEY}
         ):
             return registry, RejectCode.ACTION_DUPLICATE
+    # One key for both would let the node sign what only the participant may.
+    if party.public_key == party.node_key != NO_KEY:
+        return registry, RejectCode.ACTION_DUPLICATE
     try:
         check_lei(party.lei)
     except DecodeError:
+        return registry, RejectCode.ACTION_VALUE
+    # Anybody could sign for a weak key.
+    if is_weak_key(party.public_key) or (party.node_key != NO_KEY and is_weak_key(party.node_key)):
         return registry, RejectCode.ACTION_VALUE
     if not _is_identifier(party.name) or len(registry.participants) >= PARTICIPANTS_MAX:
         return registry, RejectCode.ACTION_VALUE
@@ -279,7 +323,27 @@ def _rotate_key(registry: Registry, change: dict[str, Any]) -> tuple[Registry, R
         return registry, RejectCode.ACTION_UNKNOWN_SUBJECT
     if registry.by_key(change["public_key"]) is not None:
         return registry, RejectCode.ACTION_DUPLICATE
+    # Anybody could sign for a weak key.
+    if is_weak_key(change["public_key"]):
+        return registry, RejectCode.ACTION_VALUE
     changed = replace(party, public_key=change["public_key"])
+    return replace(
+        registry, participants=_replaced(registry.participants, number, changed)
+    ), RejectCode.OK
+
+
+def _set_node_key(registry: Registry, change: dict[str, Any]) -> tuple[Registry, RejectCode]:
+    number = change["participant"]
+    party = registry.participant(number)
+    if party is None:
+        return registry, RejectCode.ACTION_UNKNOWN_SUBJECT
+    key = change["node_key"]
+    if registry.by_key(key) is not None:
+        return registry, RejectCode.ACTION_DUPLICATE
+    # Anybody could sign for a weak key; only NO_KEY, which is never asked, may stand in its place.
+    if key != NO_KEY and is_weak_key(key):
+        return registry, RejectCode.ACTION_VALUE
+    changed = replace(party, node_key=key)
     return replace(
         registry, participants=_replaced(registry.participants, number, changed)
     ), RejectCode.OK
@@ -339,6 +403,7 @@ _HANDLERS: dict[ActionKind, Callable[[Registry, Any], tuple[Registry, RejectCode
     ActionKind.SET_PARAMETERS: _set_parameters,
     ActionKind.SET_TIMETABLE: _set_timetable,
     ActionKind.SET_CAP: _check_cap,
+    ActionKind.SET_NODE_KEY: _set_node_key,
 }
 
 

@@ -8,6 +8,7 @@ A file is a list of objects, each with "action" and that action's fields; times 
     {"action": "add-participant", "name", "lei", "role", "public_key": HEX[, "licence_no"][, "licence_expiry"]}
     {"action": "set-licence", "participant", "status": "active"|"suspended"|"withdrawn"[, "licence_no"][, "licence_expiry"]}
     {"action": "rotate-key", "participant", "public_key": HEX}
+    {"action": "set-node-key", "participant", "node_key": HEX, or 64 zeros for none}
     {"action": "add-asset", "name", "caip19", "scale"[, "dti"][, "method"]}
     {"action": "set-method", "asset", "method": "positions"|"gridlock"|"setoff"}
     {"action": "set-parameters"[, "governance_quorum"][, "proposal_lifetime_ms"][, "settlement_timeout_ms"]}
@@ -27,6 +28,8 @@ from typing import Any
 
 from clearing.errors import RejectCode
 from clearing.rules.registry import (
+    KEY_BYTES,
+    NO_KEY,
     Action,
     ActionKind,
     Asset,
@@ -70,13 +73,13 @@ class _Fields:
             raise self.refuse(f"{name} must be a list of texts")
         return value
 
-    def key(self) -> bytes:
+    def key(self, name: str = "public_key", default: bytes | None = None) -> bytes:
         try:
-            key = bytes.fromhex(self.text("public_key"))
+            key = bytes.fromhex(self.text(name, None if default is None else default.hex()))
         except ValueError:
             key = b""
-        if len(key) != 32:
-            raise self.refuse("public_key must be 64 hex digits")
+        if len(key) != KEY_BYTES:
+            raise self.refuse(f"{name} must be 64 hex digits")
         return key
 
     def member(self, name: str, kind: type[Any], default: str | None = None) -> Any:
@@ -135,6 +138,7 @@ def _add_participant(fields: _Fields, _: Registry) -> Participant:
         public_key=fields.key(),
         licence_no=fields.text("licence_no", ""),
         licence_expiry_ms=fields.time_ms("licence_expiry", 0),
+        node_key=fields.key("node_key", NO_KEY),
     )
 
 
@@ -151,6 +155,10 @@ def _set_licence(fields: _Fields, registry: Registry) -> dict[str, Any]:
 
 def _rotate_key(fields: _Fields, registry: Registry) -> dict[str, Any]:
     return {"participant": _participant_no(fields, registry), "public_key": fields.key()}
+
+
+def _set_node_key(fields: _Fields, registry: Registry) -> dict[str, Any]:
+    return {"participant": _participant_no(fields, registry), "node_key": fields.key("node_key")}
 
 
 def _add_asset(fields: _Fields, _: Registry) -> Asset:
@@ -198,6 +206,7 @@ _READERS: dict[str, tuple[ActionKind, Callable[[_Fields, Registry], Any]]] = {
     "add-participant": (ActionKind.ADD_PARTICIPANT, _add_participant),
     "set-licence": (ActionKind.SET_LICENCE, _set_licence),
     "rotate-key": (ActionKind.ROTATE_KEY, _rotate_key),
+    "set-node-key": (ActionKind.SET_NODE_KEY, _set_node_key),
     "add-asset": (ActionKind.ADD_ASSET, _add_asset),
     "set-method": (ActionKind.SET_METHOD, _set_method),
     "set-parameters": (ActionKind.SET_PARAMETERS, _set_parameters),

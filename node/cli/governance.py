@@ -43,6 +43,7 @@ def propose(
     {"action": "add-participant", "name", "lei", "role", "public_key"[, "licence_no"][, "licence_expiry"]}\n
     {"action": "set-licence", "participant", "status": "active"|"suspended"|"withdrawn"[, "licence_expiry"]}\n
     {"action": "rotate-key", "participant", "public_key"}\n
+    {"action": "set-node-key", "participant", "node_key"}\n
     {"action": "add-asset", "name", "caip19", "scale"[, "dti"][, "method"]}\n
     {"action": "set-method", "asset", "method"}\n
     {"action": "set-parameters"[, "governance_quorum"][, "proposal_lifetime_ms"][, "settlement_timeout_ms"]}\n

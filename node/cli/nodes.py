@@ -88,7 +88,8 @@ def init(
 ) -> None:
     """Make a node's directory: sealed keys, certificate, node.toml; for the leader also block 0.
 
-    Prints the verifier keys that the network's policy must list.
+    Prints the verifier keys that the network's policy must list, and the node key that the register must hold before
+    the ledger believes what the node reports from outside.
     """
     _check_genesis(role, genesis)
     passphrase = None
@@ -114,6 +115,7 @@ def init(
         "directory": str(directory),
         "cosigner_vkey": keys.cosigner.vkey,
         "log_vkey": keys.log.vkey if keys.log else None,
+        "node_key": keys.instruction.hex() if keys.instruction else None,
         "network_id": None,
     }
     if actions:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from clearing.rules.registry import Action, ActionKind, Participant
+from clearing.rules.registry import NO_KEY, Action, ActionKind, Participant
 from clearing.types import LicenceStatus
 from node.config import CONFIG_NAME, ReplicaRole, load_config, write_config
 from node.errors import SetupError
@@ -80,8 +80,11 @@ def _make(path: Path, participants: Sequence[Party], report: Callable[[str], Non
     authority = Authority.create(
         network.path / AUTHORITY_NAME, NETWORK_NAME, Validity.days_from_now(_VALIDITY_DAYS + 1)
     )
-    _make_nodes(network, authority, validity, report)
-    registered = _make_identities(network, authority, validity, report)
+    node_keys = _make_nodes(network, authority, validity, report)
+    registered = [
+        replace(party, node_key=node_keys.get(party.name) or NO_KEY)
+        for party in _make_identities(network, authority, validity, report)
+    ]
     actions = [
         *(Action(ActionKind.ADD_PARTICIPANT, party) for party in registered),
         *(Action(ActionKind.ADD_ASSET, asset) for asset in ASSETS),
@@ -97,7 +100,8 @@ def _nothing(_: str) -> None:
 
 def _make_nodes(
     network: LocalNetwork, authority: Authority, validity: Validity, done: Callable[[str], None]
-) -> None:
+) -> dict[str, bytes | None]:
+    """Make every node's directory and the policy; returns their instruction keys by name."""
     keys = {}
     for name in network.ports:
         leads = name == LEADER
@@ -121,6 +125,7 @@ def _make_nodes(
     for directory in (network.path, *(network.node_path(name) for name in network.ports)):
         create_file(directory / POLICY_NAME, policy, PUBLIC_MODE)
     create_file(network.log_vkey_path, (log.vkey + "\n").encode(), PUBLIC_MODE)
+    return {name: made.instruction for name, made in keys.items()}
 
 
 def _make_identities(

@@ -115,8 +115,9 @@ def test_a_demo_that_is_told_to_end_takes_its_nodes_along(
 ) -> None:
     place = tmp_path / "net"
     command = [Path(sys.executable).parent / "clearing", "demo", "--dir", place]
-    # A suite that runs in the background ignores SIGINT, and its children would inherit that.
+    # A suite that runs in the background ignores SIGINT, under nohup SIGHUP, and its children would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as running:
         until = time.monotonic() + 120
         pids: list[int] = []

@@ -208,6 +208,7 @@ ACTIONS = (
         {"participant": 3, "status": 2, "licence_no": "L-1", "licence_expiry_ms": 7},
     ),
     Action(ActionKind.ROTATE_KEY, {"participant": 4, "public_key": b"\x0a" * 32}),
+    Action(ActionKind.SET_NODE_KEY, {"participant": 4, "node_key": b"\x0b" * 32}),
     Action(ActionKind.ADD_ASSET, Asset("BTC", "bip122:x/slip44:0", "", 8, NettingMethod.POSITIONS)),
     Action(ActionKind.SET_METHOD, {"asset": 1, "method": 2}),
     Action(ActionKind.SET_PARAMETERS, Parameters()),

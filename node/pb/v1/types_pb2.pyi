@@ -373,6 +373,7 @@ class Participant(_message.Message):
     PUBLIC_KEY_FIELD_NUMBER: _builtins.int
     LICENCE_NO_FIELD_NUMBER: _builtins.int
     LICENCE_EXPIRY_MS_FIELD_NUMBER: _builtins.int
+    NODE_KEY_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Registry number. Agreed."""
     name: _builtins.str
@@ -389,6 +390,8 @@ class Participant(_message.Message):
     """Number of the licence. Agreed."""
     licence_expiry_ms: _builtins.int
     """When the licence ends, 0 for never. Agreed."""
+    node_key: _builtins.bytes
+    """Ed25519 key that signs what its node reports from outside the ledger, 32 bytes; zeros for none. Agreed."""
     def __init__(
         self,
         *,
@@ -400,10 +403,11 @@ class Participant(_message.Message):
         public_key: _builtins.bytes = ...,
         licence_no: _builtins.str = ...,
         licence_expiry_ms: _builtins.int = ...,
+        node_key: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lei", b"lei", "licence_expiry_ms", b"licence_expiry_ms", "licence_no", b"licence_no", "name", b"name", "number", b"number", "public_key", b"public_key", "role", b"role", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lei", b"lei", "licence_expiry_ms", b"licence_expiry_ms", "licence_no", b"licence_no", "name", b"name", "node_key", b"node_key", "number", b"number", "public_key", b"public_key", "role", b"role", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -50,7 +50,7 @@ def test_the_number_of_actions_is_limited() -> None:
     [
         ("", "at least one action"),
         ("00000000", "action kind 0 is unknown"),
-        ("09000000", "action kind 9 is unknown"),
+        ("63000000", "action kind 99 is unknown"),
         ("03000000", "rotate key is 36 bytes, got 0"),
         ("03002400", "cut short"),
         ("03010000", "reserved bytes"),
