@@ -60,7 +60,7 @@ def test_assets_as_published() -> None:
 def test_the_rules_take_the_cast_as_genesis(count: int) -> None:
     registered = [
         Participant(
-            party.name, party.lei, party.role, LicenceStatus.ACTIVE, bytes([i]) * 32, "L", 0
+            party.name, party.lei, party.role, LicenceStatus.ACTIVE, bytes([7, i] * 16), "L", 0
         )
         for i, party in enumerate([*AUTHORITIES, *numbered_parties(count)])
     ]
