@@ -87,6 +87,23 @@ def test_the_url_may_hold_user_and_password(served: RpcServer) -> None:
 
 
 @pytest.mark.parametrize(
+    ("network", "kind"),
+    [
+        (Network.MAIN, pbk.ChainType.MAINNET),
+        (Network.TESTNET4, pbk.ChainType.TESTNET_4),
+        (Network.SIGNET, pbk.ChainType.SIGNET),
+        (Network.REGTEST, pbk.ChainType.REGTEST),
+    ],
+)
+def test_block_0_of_each_network_is_the_engine_s(
+    network: Network, kind: pbk.ChainType, tmp_path: Path
+) -> None:
+    manager = pbk.load_chainman(tmp_path, kind)
+    manager.import_blocks([])
+    assert str(manager.get_active_chain().block_tree_entries[0].block_hash) == GENESIS[network]
+
+
+@pytest.mark.parametrize(
     "url", ["", "127.0.0.1:8332", "ftp://u:secret@h", "http://", "http://u:secret@h:x"]
 )
 def test_urls_that_are_none(url: str) -> None:
