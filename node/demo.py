@@ -100,7 +100,7 @@ class Demo:
         for client in self._clients.values():
             client.close()
         if self._network is not None:
-            stop_all(self._network.processes())
+            stop_all(self._network.all_processes())
 
     def run(self) -> dict[str, Any]:
         """Go through all steps and return the facts.

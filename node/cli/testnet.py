@@ -102,7 +102,11 @@ def start(network: LocalNetwork) -> LocalNetwork:
 
     network = claim_ports(network)
     started = [process for process in network.processes() if process.pid() is None]
+    chain = network.bitcoin
+    to_stop = [process for process in network.all_processes() if process.pid() is None]
     try:
+        if chain is not None:
+            chain.start()
         for process in started:
             process.start()
         with observed(network) as observer, progress("starting nodes", len(NODES)) as bar:
@@ -113,18 +117,19 @@ def start(network: LocalNetwork) -> LocalNetwork:
 
             observer.wait_ready(READY_S, show)
     except BaseException:
-        stop_all(started)
+        stop_all(to_stop)
         raise
     return network
 
 
 @app.command()
 def down(directory: Dir, as_json: AsJson = False) -> None:
-    """Stop all nodes of the network; what they hold stays, `up` starts them again."""
+    """Stop all nodes of the network and its Bitcoin chain; what they hold stays, `up` starts them again."""
     network = LocalNetwork.open(directory)
     with progress("stopping nodes", 1):
         stopped = stop_all(network.processes())
-    left = [process.name for process in network.processes() if process.pid() is not None]
+        stop_all([network.bitcoin.process] if network.bitcoin else [])
+    left = [process.name for process in network.all_processes() if process.pid() is not None]
     if left:
         raise CheckFailedError("STILL_RUNNING", f"{', '.join(left)} did not stop", "Try again.")
     if as_json:
@@ -191,6 +196,7 @@ def status_facts(
     return {
         "network": NETWORK_NAME,
         "policy": str(network.policy_path.resolve()),
+        "bitcoin": network.bitcoin.facts() if network.bitcoin else None,
         "nodes": [_node_fact(network, report, roots[report.name]) for report in reports],
         "participants": participants,
         "assets": assets,
@@ -238,4 +244,6 @@ def _show(network: LocalNetwork, reports: list[NodeReport]) -> None:
     more = f" and {len(network.parties) - 16} more" if len(network.parties) > 16 else ""
     console.print(f"parties: {names}{more}", soft_wrap=True)
     console.print(f"policy:  {network.policy_path}", soft_wrap=True)
+    if network.bitcoin:
+        console.print(f"bitcoin: {network.bitcoin.facts()['rpc_url']}", soft_wrap=True)
     console.print(f"try:     clearing obligations --dir {network.path} --as p01", soft_wrap=True)

@@ -3,6 +3,7 @@
     testnet.json             who takes part and which port each node has; written last, so half a network does not open
     policy, log.vkey         what anybody needs to verify receipts offline
     authority/               the certificate authority
+    bitcoin/                 the embedded regtest chain: pid, log, blocks
     nodes/NAME/              node.toml, keys, certificate, policy, data/, pid, node.log
     identities/NAME/         profile.toml and keys of each participant and authority
 
@@ -25,6 +26,7 @@ from node.config import CONFIG_NAME
 from node.errors import SetupError
 from node.files import read_text
 from node.provision import POLICY_NAME
+from node.testnet.bitcoin import BITCOIN_NAME, BitcoinChain
 from node.testnet.plan import LEADER, NETWORK_NAME, Party, role_name
 from node.testnet.processes import LOOPBACK, NodeProcess
 
@@ -39,11 +41,13 @@ _VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class LocalNetwork:
-    """An existing test network; `ports` by node name."""
+    """An existing test network; `ports` by node name, `bitcoin_port` 0 where it has no Bitcoin chain."""
 
     path: Path
     parties: tuple[Party, ...]
     ports: dict[str, int]
+    bitcoin_port: int = 0
+    bitcoin_block_s: int = 0
 
     @property
     def policy_path(self) -> Path:
@@ -106,6 +110,17 @@ class LocalNetwork:
         """Return all nodes' processes, the leader first."""
         return [self.process(name) for name in self.ports]
 
+    @property
+    def bitcoin(self) -> BitcoinChain | None:
+        """The network's Bitcoin chain, running or not; None where it has none."""
+        if not self.bitcoin_port:
+            return None
+        return BitcoinChain(self.path / BITCOIN_NAME, self.bitcoin_port, self.bitcoin_block_s)
+
+    def all_processes(self) -> list[NodeProcess]:
+        """Return the nodes' processes, the leader first, and the Bitcoin chain's last."""
+        return [*self.processes(), *([self.bitcoin.process] if self.bitcoin else [])]
+
     def roles(self) -> dict[str, Role]:
         """Return the role of each party by name."""
         return {party.name: party.role for party in self.parties}
@@ -116,6 +131,7 @@ class LocalNetwork:
             "version": _VERSION,
             "network": NETWORK_NAME,
             "nodes": self.ports,
+            "bitcoin": {"port": self.bitcoin_port, "block_s": self.bitcoin_block_s},
             "parties": [
                 {"name": party.name, "role": role_name(party.role), "lei": party.lei}
                 for party in self.parties
@@ -147,6 +163,7 @@ class LocalNetwork:
                 for row in index["parties"]
             )
             ports = {str(name): int(port) for name, port in index["nodes"].items()}
+            chain = {name: int(index["bitcoin"][name]) for name in ("port", "block_s")}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SetupError(
                 f"{source} is damaged ({error}): remove {path} and make the network again"
@@ -155,4 +172,4 @@ class LocalNetwork:
             raise SetupError(
                 f"{source} is of another version: remove {path} and make the network again"
             )
-        return cls(path, parties, ports)
+        return cls(path, parties, ports, chain["port"], chain["block_s"])

@@ -38,6 +38,7 @@ from node.provision import (
     write_genesis,
 )
 from node.settings import render_settings
+from node.testnet.bitcoin import has_engine
 from node.testnet.layout import AUTHORITY_NAME, INDEX_NAME, LocalNetwork
 from node.testnet.plan import ASSETS, AUTHORITIES, LEADER, NETWORK_NAME, NODES, WITNESSES, Party
 from node.testnet.processes import LOOPBACK, free_ports, is_free
@@ -74,8 +75,10 @@ def make_network(
 
 
 def _make(path: Path, participants: Sequence[Party], report: Callable[[str], None]) -> LocalNetwork:
-    ports = dict(zip(NODES, free_ports(len(NODES)), strict=True))
-    network = LocalNetwork(path, (*AUTHORITIES, *participants), ports)
+    *node_ports, chain_port = free_ports(len(NODES) + 1)
+    ports = dict(zip(NODES, node_ports, strict=True))
+    parties = (*AUTHORITIES, *participants)
+    network = LocalNetwork(path, parties, ports, chain_port if has_engine() else 0)
     validity = Validity.days_from_now(_VALIDITY_DAYS)
     authority = Authority.create(
         network.path / AUTHORITY_NAME, NETWORK_NAME, Validity.days_from_now(_VALIDITY_DAYS + 1)
@@ -179,6 +182,7 @@ def claim_ports(network: LocalNetwork) -> LocalNetwork:
     """
     stopped = [process.name for process in network.processes() if process.pid() is None]
     taken = [name for name in stopped if not is_free(network.ports[name])]
+    network = _claim_chain_port(network)
     if not taken:
         return network
     if len(stopped) < len(network.ports):
@@ -192,6 +196,15 @@ def claim_ports(network: LocalNetwork) -> LocalNetwork:
         _move_node(moved, name)
     for party in moved.parties:
         _move_profile(moved, party)
+    replace_file(moved.path / INDEX_NAME, moved.encode(), PUBLIC_MODE)
+    return moved
+
+
+def _claim_chain_port(network: LocalNetwork) -> LocalNetwork:
+    chain = network.bitcoin
+    if chain is None or chain.process.pid() is not None or is_free(chain.port):
+        return network
+    moved = replace(network, bitcoin_port=free_ports(1)[0])
     replace_file(moved.path / INDEX_NAME, moved.encode(), PUBLIC_MODE)
     return moved
 

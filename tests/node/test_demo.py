@@ -76,7 +76,7 @@ def test_the_demo_nets_settles_and_proves(tmp_path: Path) -> None:
     assert facts["database"]["holds_after"] is True
     assert facts["directory"] == str(place)
     network = LocalNetwork.open(place)
-    assert [process.pid() for process in network.processes()] == [None] * 5
+    assert [process.pid() for process in network.all_processes()] == [None] * 6
 
 
 @pytest.mark.slow

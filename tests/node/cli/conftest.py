@@ -17,7 +17,7 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Net]:
     made = facts("testnet", "up", "--dir", path, "--participants", "4")
     assert [node["healthy"] for node in made["nodes"]] == [True] * 5
     yield Net(path)
-    stop_all(LocalNetwork.open(path).processes())
+    stop_all(LocalNetwork.open(path).all_processes())
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import pytest
 
 from clearing.log.policy import Policy
 from node.testnet.plan import NODES
+from node.workers.anchoring.rpc import BitcoinRpc, Network
 from tests.node.cli.network_kit import Net, facts, refused
 
 pytestmark = pytest.mark.slow
@@ -20,7 +21,12 @@ pytestmark = pytest.mark.slow
 
 def test_status_is_what_scripts_rely_on(net: Net) -> None:
     status = facts("testnet", "status", "--dir", net.path)
-    assert set(status) == {"network", "policy", "nodes", "participants", "assets"}
+    assert set(status) == {"network", "policy", "bitcoin", "nodes", "participants", "assets"}
+    bitcoin = status["bitcoin"]
+    assert set(bitcoin) == {"network", "rpc_url", "height"}
+    assert bitcoin["network"] == "regtest"
+    with BitcoinRpc(bitcoin["rpc_url"]) as rpc:
+        assert rpc.check(Network.REGTEST).blocks == bitcoin["height"]
     assert [node["name"] for node in status["nodes"]] == list(NODES)
     assert [node["role"] for node in status["nodes"]] == [
         "central-bank",
@@ -70,7 +76,7 @@ def test_up_again_changes_nothing_and_another_size_is_refused(net: Net) -> None:
     assert "4 participants" in error["message"]
 
 
-def test_a_lost_node_is_reported_and_comes_back(net: Net) -> None:
+def test_a_lost_node_is_reported_and_comes_back(net: Net, settled: tuple[int, int]) -> None:
     victim = net.layout.process("p03")
     os.kill(victim.pid() or 0, signal.SIGKILL)
     victim.wait_stopped(10)
@@ -90,6 +96,7 @@ def test_down_leaves_nothing_running_and_up_brings_everything_back(net: Net) -> 
     for node in before["nodes"]:
         with pytest.raises(ProcessLookupError):
             os.kill(node["pid"], 0)
+    assert net.layout.bitcoin.process.pid() is None
     assert facts("testnet", "down", "--dir", net.path)["stopped"] == []
     stopped = facts("testnet", "status", "--dir", net.path)
     assert not any(node["healthy"] for node in stopped["nodes"])
