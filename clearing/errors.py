@@ -95,6 +95,14 @@ class RejectCode(enum.IntEnum):
     ACTION_VALUE = 605
     GOVERNANCE_STRANDED = 606
 
+    # validators
+    VALIDATOR_ROLE = 620
+    VALIDATOR_KEY_TAKEN = 621
+    VALIDATORS_TOO_FEW = 622
+    VALIDATORS_TOO_MANY = 623
+    VALIDATOR_TOO_STRONG = 624
+    VALIDATORS_CHANGE_TOO_GREAT = 625
+
 
 REMEDIES: dict[RejectCode, str] = {
     RejectCode.OK: "Nothing to do.",
@@ -132,5 +140,11 @@ REMEDIES: dict[RejectCode, str] = {
     RejectCode.ACTION_DUPLICATE: "A name, LEI, key or CAIP-19 of an action is registered already.",
     RejectCode.ACTION_VALUE: "A value of an action is outside its range or fails its check digits.",
     RejectCode.GOVERNANCE_STRANDED: "Too few licensed governors would remain to reach the quorum.",
+    RejectCode.VALIDATOR_ROLE: "Only a ministry, a central bank or an operator may be a validator.",
+    RejectCode.VALIDATOR_KEY_TAKEN: "This key is registered already; make a new one for the consensus engine.",
+    RejectCode.VALIDATORS_TOO_FEW: "Fewer than four validators would remain; appoint another one first.",
+    RejectCode.VALIDATORS_TOO_MANY: "The set of validators is full; remove one first.",
+    RejectCode.VALIDATOR_TOO_STRONG: "One validator would have a third of the power or more; spread it.",
+    RejectCode.VALIDATORS_CHANGE_TOO_GREAT: "More than a third of the power would change at once; take steps.",
 }
 """What to do about each code, in one sentence; complete, a test sees to it."""

@@ -3,8 +3,9 @@
 Lives here: Block, BlockResult, the order of phases in a block, the checks every transaction passes, and the dispatch.
 May not live here: a rule (rules/), what a transaction does (handlers/), a format (records/), persistence.
 
-Order of phases: 1. what falls due by block time: unaffirmed items lapse, unfunded cycles time out, the timetable cuts
-off; 2. the transactions in the block's order; 3. one SEAL leaf, if anything was recorded at all.
+Order of phases: 1. evidence against validators; 2. what falls due by block time: unaffirmed items lapse, unfunded
+cycles time out, the timetable cuts off; 3. the transactions in the block's order; 4. the set of validators moves;
+5. one SEAL leaf, if anything was recorded at all.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clearing.errors import DecodeError, RejectCode, VerificationError, invariant
-from clearing.handlers import cycles, governance, obligations, settlements
+from clearing.handlers import cycles, governance, obligations, settlements, validators
 from clearing.handlers.answers import Outcome, refused
 from clearing.log import merkle
 from clearing.params import RULES_VERSION
@@ -30,11 +31,13 @@ from clearing.records.instruction import (
     ItemSelection,
 )
 from clearing.records.leaves import GenesisLeaf, LeafKind, SealLeaf, body_hash, leaf_kind
+from clearing.records.misbehaviour import Misbehaviour
 from clearing.records.submission import Submission
 from clearing.records.transaction import Transaction, actor_of, decode_transaction
 from clearing.rows import NoRows, Table, key_request
 from clearing.rules.governance import GENESIS_ACTIONS_MAX, decode_actions, resolve
 from clearing.rules.registry import NO_KEY, Participant, next_cut_off_ms
+from clearing.rules.validators import next_set
 from clearing.state import Delta, Draft, Entry, State
 from clearing.types import OBLIGORS, CycleState, Role
 
@@ -54,12 +57,14 @@ __all__ = [
 class Block:
     """A decided block: what to apply, in order.
 
-    height counts from 1 without gaps (genesis is height 0); time_ms never decreases from block to block.
+    height counts from 1 without gaps (genesis is height 0); time_ms never decreases from block to block. evidence:
+    against validators, as the consensus engine agreed on it.
     """
 
     height: int
     time_ms: int
     transactions: tuple[Transaction, ...]
+    evidence: tuple[Misbehaviour, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +160,13 @@ def apply(state: State, block: Block) -> BlockResult:
     invariant(block.height == state.height + 1, f"block {block.height} after {state.height}")
     invariant(block.time_ms >= state.time_ms, "block time went backwards")
     draft = Draft(state, block.height, block.time_ms)
+    for evidence in block.evidence:
+        validators.report_misbehaviour(draft, evidence)
     obligations.expire(draft)
     cycles.time_out(draft)
     cycles.run_timetable(draft)
     outcomes = tuple(_execute(draft, transaction) for transaction in block.transactions)
+    validators.move_validators(draft)
     return _finish(draft, outcomes)
 
 
@@ -181,6 +189,7 @@ def genesis(time_ms: int, actions: bytes) -> BlockResult:
     draft.network_id = merkle.leaf_hash(leaf)
     draft.record(leaf, actions, public=True)
     governance.apply_caps(draft, caps)
+    validators.move_validators(draft)
     return _finish(draft, ())
 
 
@@ -197,7 +206,12 @@ def block_of_entries(entries: Sequence[Entry]) -> Block:
         for entry in entries
         if leaf_kind(entry.leaf) in kinds
     )
-    return Block(seal.height, seal.time_ms, transactions)
+    evidence = tuple(
+        Misbehaviour.decode(entry.body)
+        for entry in entries
+        if leaf_kind(entry.leaf) is LeafKind.MISBEHAVIOUR
+    )
+    return Block(seal.height, seal.time_ms, transactions, evidence)
 
 
 def next_deadline_ms(state: State, after_ms: int) -> int | None:
@@ -215,6 +229,15 @@ def next_deadline_ms(state: State, after_ms: int) -> int | None:
     cut_off_ms = next_cut_off_ms(state.registry.cut_offs_s, max(after_ms, state.time_ms))
     if cut_off_ms is not None and cycles.has_nettable(iter(state.open.values())):
         due.append(cut_off_ms)
+    registry = state.registry
+    due += [
+        expiry_ms
+        for validator in registry.appointed
+        if (expiry_ms := registry.participants[validator.participant].licence_expiry_ms) > after_ms
+    ]
+    # A set that could not move all the way in one block moves on in the next.
+    if registry.validators != next_set(registry.validators, registry.wanted_validators(after_ms)):
+        due.append(after_ms + 1)
     return min(due, default=None)
 
 

@@ -45,6 +45,7 @@ from clearing.rules.registry import (
     encode_timetable,
 )
 from clearing.rules.settlement import SettlementInstruction
+from clearing.rules.validators import decode_validators, encode_validators
 from clearing.types import OBLIGORS, CycleState
 
 _HEAD = Layout(
@@ -59,6 +60,8 @@ _KEY_HEAD = b"head"
 _KEY_LOG = b"log"
 _KEY_PARAMETERS = b"parameters"
 _KEY_TIMETABLE = b"timetable"
+_KEY_APPOINTED = b"appointed"
+_KEY_VALIDATORS = b"validators"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -222,6 +225,8 @@ def _load_registry(reader: Reader) -> Registry:
         tuple(Asset.decode(value) for _, value in reader.scan(Table.ASSETS)),
         Parameters.decode(parameters or b""),
         decode_timetable(timetable or b""),
+        decode_validators(reader.get(Table.PARAMETERS, _KEY_APPOINTED) or b""),
+        decode_validators(reader.get(Table.PARAMETERS, _KEY_VALIDATORS) or b""),
     )
 
 
@@ -501,3 +506,9 @@ class Draft:
                 self.put(Table.ASSETS, number.to_bytes(2, "big"), asset.encode())
         self.put(Table.PARAMETERS, _KEY_PARAMETERS, new.parameters.encode())
         self.put(Table.PARAMETERS, _KEY_TIMETABLE, encode_timetable(new.cut_offs_s))
+        for key, was, now in (
+            (_KEY_APPOINTED, old.appointed, new.appointed),
+            (_KEY_VALIDATORS, old.validators, new.validators),
+        ):
+            if was != now:
+                self.put(Table.PARAMETERS, key, encode_validators(now))

@@ -1,4 +1,4 @@
-"""Generates node/pb/v1 from proto/node/pb/v1: messages, services and their type stubs.
+"""Generates node/pb/v1 and node/pb/abci from proto/: messages, services and their type stubs.
 
 Lives here: the one command line of protoc, `python -m node.pb_generate` (or `make proto`). May not live here: any
 edit of what protoc writes: the output is committed as it comes, and tests/node/test_pb_generate.py compares.
@@ -14,6 +14,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PROTO_ROOT = ROOT / "proto"
 PACKAGE = Path("node/pb/v1")
+"""The ledger's own wire."""
+
+ABCI_PACKAGE = Path("node/pb/abci")
+"""The consensus engine's; it has messages only, no service."""
+
+PACKAGES = (PACKAGE, ABCI_PACKAGE)
 
 
 class GenerationError(Exception):
@@ -25,29 +31,31 @@ def generate(out: Path) -> list[Path]:
 
     Raises: GenerationError: protoc failed.
     """
+    includes = resources.files("grpc_tools") / "_proto"
+    scripts = Path(sys.executable).parent  # the plugins of this environment, whatever PATH says
+    plugin = f"--plugin=protoc-gen-mypy={scripts / 'protoc-gen-mypy'}"
+    common = [f"--proto_path={PROTO_ROOT}", f"--proto_path={includes}", plugin]
+    messages = [f"--python_out={out}", f"--mypy_out={out}"]
+    services = [
+        f"--plugin=protoc-gen-mypy_grpc={scripts / 'protoc-gen-mypy_grpc'}",
+        f"--grpc_python_out={out}",
+        f"--mypy_grpc_out={out}",
+    ]
+    _protoc([*common, *messages, *services], PACKAGE)
+    _protoc([*common, *messages], ABCI_PACKAGE)
+    return sorted(path for package in PACKAGES for path in (out / package).glob("*_pb2*"))
+
+
+def _protoc(arguments: list[str], package: Path) -> None:
     # A development requirement, without type stubs; importing this module needs none.
     from grpc_tools import protoc  # type: ignore[import-untyped]  # noqa: PLC0415
 
-    protos = sorted((PROTO_ROOT / PACKAGE).glob("*.proto"))
-    includes = resources.files("grpc_tools") / "_proto"
-    scripts = Path(sys.executable).parent  # the plugins of this environment, whatever PATH says
+    protos = sorted((PROTO_ROOT / package).glob("*.proto"))
     status = protoc.main(
-        [
-            "protoc",
-            f"--proto_path={PROTO_ROOT}",
-            f"--proto_path={includes}",
-            f"--plugin=protoc-gen-mypy={scripts / 'protoc-gen-mypy'}",
-            f"--plugin=protoc-gen-mypy_grpc={scripts / 'protoc-gen-mypy_grpc'}",
-            f"--python_out={out}",
-            f"--grpc_python_out={out}",
-            f"--mypy_out={out}",
-            f"--mypy_grpc_out={out}",
-            *(str(path.relative_to(PROTO_ROOT)) for path in protos),
-        ]
+        ["protoc", *arguments, *(str(path.relative_to(PROTO_ROOT)) for path in protos)]
     )
     if status != 0:
         raise GenerationError(f"protoc ended with status {status}")
-    return sorted((out / PACKAGE).glob("*_pb2*"))
 
 
 def main() -> int:

@@ -164,6 +164,12 @@ _REJECT_STATUS: dict[RejectCode, grpc.StatusCode] = {
     RejectCode.ACTION_DUPLICATE: grpc.StatusCode.ALREADY_EXISTS,
     RejectCode.ACTION_VALUE: grpc.StatusCode.INVALID_ARGUMENT,
     RejectCode.GOVERNANCE_STRANDED: grpc.StatusCode.FAILED_PRECONDITION,
+    RejectCode.VALIDATOR_ROLE: grpc.StatusCode.FAILED_PRECONDITION,
+    RejectCode.VALIDATOR_KEY_TAKEN: grpc.StatusCode.ALREADY_EXISTS,
+    RejectCode.VALIDATORS_TOO_FEW: grpc.StatusCode.FAILED_PRECONDITION,
+    RejectCode.VALIDATORS_TOO_MANY: grpc.StatusCode.FAILED_PRECONDITION,
+    RejectCode.VALIDATOR_TOO_STRONG: grpc.StatusCode.FAILED_PRECONDITION,
+    RejectCode.VALIDATORS_CHANGE_TOO_GREAT: grpc.StatusCode.FAILED_PRECONDITION,
 }
 
 

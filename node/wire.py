@@ -454,6 +454,11 @@ def action_text(action: Action) -> str:
         case ActionKind.SET_NODE_KEY:
             key = subject["node_key"].hex()
             return f"set the node key of participant {subject['participant']} to {key}"
+        case ActionKind.SET_VALIDATOR if subject["power"] == 0:
+            return f"remove the validator of participant {subject['participant']}"
+        case ActionKind.SET_VALIDATOR:
+            key = subject["consensus_key"].hex()
+            return f"appoint participant {subject['participant']} as validator with power {subject['power']} and key {key}"
         case ActionKind.SET_METHOD:
             method = NettingMethod(subject["method"]).name
             return f"net asset {subject['asset']} by {method}"

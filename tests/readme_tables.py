@@ -13,9 +13,11 @@ from clearing.codec import Layout
 from clearing.errors import REMEDIES, RejectCode
 from clearing.ledger import Outcome
 from clearing.records import instruction, leaves, obligation, receipt, submission
+from clearing.records.misbehaviour import Misbehaviour
 from clearing.rules import cycles, obligations, settlement
 from clearing.rules.lifecycle import Lifecycle
 from clearing.rules.positions import Position
+from clearing.rules.validators import Validator
 from node.auth import RULES, Rule
 from node.rpc_errors import Refusal, refusal, rejection
 
@@ -54,6 +56,10 @@ def layouts() -> str:
         leaves.CycleNettedLeaf.LAYOUT,
         leaves.CycleEndedLeaf.LAYOUT,
         leaves.ExpiredLeaf.LAYOUT,
+        leaves.ValidatorsLeaf.LAYOUT,
+        leaves.MisbehaviourLeaf.LAYOUT,
+        Validator.LAYOUT,
+        Misbehaviour.LAYOUT,
         leaves.SealLeaf.LAYOUT,
         Position.LAYOUT,
         receipt.RECEIPT_LAYOUT,

@@ -1,10 +1,12 @@
 """The leaves of the log: their kinds, the leaves that the ledger itself writes, and their byte layouts.
 
-Lives here: LeafKind and the fixed-width leaves GENESIS, CYCLE_NETTED, CYCLE_ENDED, EXPIRED and SEAL. Signed leaves
+Lives here: LeafKind and the fixed-width leaves GENESIS, CYCLE_NETTED, CYCLE_ENDED, EXPIRED,
+VALIDATORS, MISBEHAVIOUR and SEAL. Signed leaves
 have modules of their own (submission.py, instruction.py). May not live here: when a leaf is written (ledger.py).
 
 Every leaf starts with version u8 and kind u8, and is at most LEAF_BYTES_MAX bytes. A block's leaves are in this
-order: what fell due by block time, then each accepted transaction followed by what it caused, then one SEAL.
+order: evidence against validators, what fell due by block time, each accepted transaction followed by what it caused,
+a new set of validators, then one SEAL.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ class LeafKind(enum.IntEnum):
     CYCLE_ENDED = 5
     EXPIRED = 6
     SEAL = 7
+    VALIDATORS = 10
+    MISBEHAVIOUR = 11
 
 
 def leaf_kind(leaf: bytes) -> LeafKind:
@@ -171,6 +175,56 @@ class SealLeaf(_LedgerLeaf):
         raw("state_root", 32),
         raw("changes_hash", 32),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ValidatorsLeaf(_LedgerLeaf):
+    """The set of validators in force changed; the engine obeys two of its blocks later.
+
+    validators_hash: of the new set, as the engine's block headers carry it, so that the log alone says whose
+    signatures count; body_hash: SHA-256 of the body, the set itself (rules/validators.py).
+    """
+
+    count: int
+    total_power: int
+    validators_hash: bytes
+    body_hash: bytes
+
+    KIND: ClassVar[LeafKind] = LeafKind.VALIDATORS
+    LAYOUT: ClassVar[Layout] = _leaf_layout(
+        "validators leaf",
+        uint("count", 2),
+        reserved(4),
+        uint("total_power", 8),
+        raw("validators_hash", 32),
+        raw("body_hash", 32),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class MisbehaviourLeaf(_LedgerLeaf):
+    """The engine agreed that a validator broke its rules; body_hash: SHA-256 of the body (records/misbehaviour.py)."""
+
+    participant: int
+    engine_height: int
+    body_hash: bytes
+
+    KIND: ClassVar[LeafKind] = LeafKind.MISBEHAVIOUR
+    LAYOUT: ClassVar[Layout] = _leaf_layout(
+        "misbehaviour leaf",
+        reserved(2),
+        uint("participant", 4),
+        uint("engine_height", 8),
+        raw("body_hash", 32),
+    )
+
+
+HASHED_BODIES: dict[LeafKind, type[GenesisLeaf | ValidatorsLeaf | MisbehaviourLeaf]] = {
+    LeafKind.GENESIS: GenesisLeaf,
+    LeafKind.VALIDATORS: ValidatorsLeaf,
+    LeafKind.MISBEHAVIOUR: MisbehaviourLeaf,
+}
+"""Leaves that the ledger writes with a body, to which they commit as a whole by `body_hash`; all are public."""
 
 
 def body_hash(body: bytes) -> bytes:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Self
 from clearing.codec import Layout, raw, reserved, text, uint
 from clearing.errors import DecodeError, RejectCode
 from clearing.params import ACTIONS_PER_PROPOSAL_MAX, Parameters
+from clearing.rules import validators
 from clearing.rules.registry import (
     Action,
     ActionKind,
@@ -37,6 +38,9 @@ _SET_LICENCE = Layout(
 _ROTATE_KEY = Layout("rotate key", uint("participant", 4), raw("public_key", 32))
 _SET_NODE_KEY = Layout("set node key", uint("participant", 4), raw("node_key", 32))
 _SET_METHOD = Layout("set method", uint("asset", 2), uint("method", 1), reserved(1))
+_SET_VALIDATOR = Layout(
+    "set validator", uint("participant", 4), uint("power", 4), raw("consensus_key", 32)
+)
 _SET_CAP = Layout(
     "set cap",
     uint("participant", 4),
@@ -59,6 +63,8 @@ def _encode_subject(action: Action) -> bytes:
             return _ROTATE_KEY.encode(**action.subject)
         case ActionKind.SET_NODE_KEY:
             return _SET_NODE_KEY.encode(**action.subject)
+        case ActionKind.SET_VALIDATOR:
+            return _SET_VALIDATOR.encode(**action.subject)
         case ActionKind.SET_METHOD:
             return _SET_METHOD.encode(**action.subject)
         case ActionKind.SET_TIMETABLE:
@@ -95,6 +101,8 @@ def _decode_subject(kind: ActionKind, data: bytes) -> Any:
             return _ROTATE_KEY.decode(data)
         case ActionKind.SET_NODE_KEY:
             return _SET_NODE_KEY.decode(data)
+        case ActionKind.SET_VALIDATOR:
+            return _SET_VALIDATOR.decode(data)
         case ActionKind.SET_METHOD:
             return _SET_METHOD.decode(data)
         case ActionKind.SET_TIMETABLE:
@@ -210,4 +218,10 @@ def resolve(
             caps.append(action.subject)
     if len(changed.governors(time_ms)) < changed.parameters.governance_quorum:
         return registry, (), RejectCode.GOVERNANCE_STRANDED
+    # Licences alone may end any number of validators: who must go stays in force until another has come.
+    if any(action.kind is ActionKind.SET_VALIDATOR for action in actions):
+        wanted = registry.wanted_validators(time_ms), changed.wanted_validators(time_ms)
+        code = validators.refusal(*wanted)
+        if code is not RejectCode.OK:
+            return registry, (), code
     return changed, tuple(caps), RejectCode.OK

@@ -26,6 +26,7 @@ from clearing.params import (
     SCALE_MAX,
     Parameters,
 )
+from clearing.rules.validators import POWER_MAX, Validator, Validators, with_validator, without
 from clearing.types import LicenceStatus, NettingMethod, Role
 
 KEY_BYTES = 32
@@ -79,6 +80,10 @@ METHODS_RUN = (NettingMethod.POSITIONS,)
 """The netting methods that cycles run under this RULES_VERSION; no other may be set for an asset."""
 
 
+VALIDATOR_ROLES = (Role.MINISTRY, Role.CENTRAL_BANK, Role.OPERATOR)
+"""Roles that may be validators: these see every body."""
+
+
 class ActionKind(enum.IntEnum):
     """What a governance action does; the first byte of its record."""
 
@@ -91,6 +96,7 @@ class ActionKind(enum.IntEnum):
     SET_TIMETABLE = 7
     SET_CAP = 8
     SET_NODE_KEY = 9
+    SET_VALIDATOR = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,13 +209,16 @@ class Registry:
     """Everything that governance sets, at one height.
 
     participants and assets: position is registry number. cut_offs_s: ascending seconds of the day (UTC) at which a
-    cycle is cut off and netted; empty when cycles are run by the operator only.
+    cycle is cut off and netted; empty when cycles are run by the operator only. appointed: the validators that
+    governance wants; validators: those in force, see rules/validators.py; both empty where one operator orders.
     """
 
     participants: tuple[Participant, ...] = ()
     assets: tuple[Asset, ...] = ()
     parameters: Parameters = field(default_factory=Parameters)
     cut_offs_s: tuple[int, ...] = ()
+    appointed: Validators = ()
+    validators: Validators = ()
 
     def participant(self, number: int) -> Participant | None:
         """Return the participant with this number, or None."""
@@ -249,6 +258,42 @@ class Registry:
             for number, party in enumerate(self.participants)
             if party.role in (Role.MINISTRY, Role.CENTRAL_BANK) and party.is_licensed(time_ms)
         )
+
+    def wanted_validators(self, time_ms: int) -> Validators:
+        """Return who should be in force at block time `time_ms`: appointed, licensed, not suspended."""
+        return tuple(
+            validator
+            for validator in self.appointed
+            if not validator.suspended
+            and self.participants[validator.participant].is_licensed(time_ms)
+        )
+
+    def with_suspended(self, participant: int) -> Registry:
+        """Return the register with the validator of `participant` suspended, itself where there is none to suspend."""
+        appointed = tuple(
+            replace(validator, suspended=True)
+            if validator.participant == participant
+            else validator
+            for validator in self.appointed
+        )
+        return self if appointed == self.appointed else replace(self, appointed=appointed)
+
+    def may_cosign(self, name: str, time_ms: int) -> bool:
+        """Return whether the cosignature of the node called `name` counts towards finality at block time `time_ms`.
+
+        It does not for a suspended validator, nor without a licence in force; for ministry and central bank, who are
+        there by their office, a date that passed does no harm.
+        """
+        number = self.by_name(name)
+        if number is None:
+            return False
+        party = self.participants[number]
+        by_office = party.role in (Role.MINISTRY, Role.CENTRAL_BANK)
+        licensed = party.is_licensed(time_ms) or (
+            by_office and party.status is LicenceStatus.ACTIVE
+        )
+        suspended = any(v.participant == number and v.suspended for v in self.appointed)
+        return licensed and not suspended
 
     def with_action(self, action: Action) -> tuple[Registry, RejectCode]:
         """Return the register after one action, or itself and why the action is refused. Caps change nothing here."""
@@ -381,6 +426,28 @@ def _set_parameters(registry: Registry, parameters: Parameters) -> tuple[Registr
     return replace(registry, parameters=parameters), RejectCode.OK
 
 
+def _set_validator(registry: Registry, change: dict[str, Any]) -> tuple[Registry, RejectCode]:
+    """Appoint a validator, change its key or power, or with power 0 remove it."""
+    number, key, power = change["participant"], change["consensus_key"], change["power"]
+    party = registry.participant(number)
+    if party is None:
+        return registry, RejectCode.ACTION_UNKNOWN_SUBJECT
+    if power == 0:
+        if all(known.participant != number for known in registry.appointed) or key != NO_KEY:
+            return registry, RejectCode.ACTION_VALUE
+        return replace(registry, appointed=without(registry.appointed, number)), RejectCode.OK
+    # Anybody could vote with a weak key.
+    if power > POWER_MAX or is_weak_key(key):
+        return registry, RejectCode.ACTION_VALUE
+    if party.role not in VALIDATOR_ROLES:
+        return registry, RejectCode.VALIDATOR_ROLE
+    others = [v for v in (*registry.appointed, *registry.validators) if v.participant != number]
+    if any(known.consensus_key == key for known in others) or registry.by_key(key) is not None:
+        return registry, RejectCode.VALIDATOR_KEY_TAKEN
+    appointed = with_validator(registry.appointed, Validator(number, power, key))
+    return replace(registry, appointed=appointed), RejectCode.OK
+
+
 def _set_timetable(registry: Registry, cut_offs_s: tuple[int, ...]) -> tuple[Registry, RejectCode]:
     ascending = all(a < b for a, b in pairwise(cut_offs_s))
     if not ascending or any(second >= DAY_S for second in cut_offs_s):
@@ -404,6 +471,7 @@ _HANDLERS: dict[ActionKind, Callable[[Registry, Any], tuple[Registry, RejectCode
     ActionKind.SET_TIMETABLE: _set_timetable,
     ActionKind.SET_CAP: _check_cap,
     ActionKind.SET_NODE_KEY: _set_node_key,
+    ActionKind.SET_VALIDATOR: _set_validator,
 }
 
 

@@ -9,6 +9,8 @@ A file is a list of objects, each with "action" and that action's fields; times 
     {"action": "set-licence", "participant", "status": "active"|"suspended"|"withdrawn"[, "licence_no"][, "licence_expiry"]}
     {"action": "rotate-key", "participant", "public_key": HEX}
     {"action": "set-node-key", "participant", "node_key": HEX, or 64 zeros for none}
+    {"action": "set-validator", "participant", "consensus_key": HEX, "power": 1 to 1000000}
+    {"action": "remove-validator", "participant"}
     {"action": "add-asset", "name", "caip19", "scale"[, "dti"][, "method"]}
     {"action": "set-method", "asset", "method": "positions"|"gridlock"|"setoff"}
     {"action": "set-parameters"[, "governance_quorum"][, "proposal_lifetime_ms"][, "settlement_timeout_ms"]}
@@ -161,6 +163,19 @@ def _set_node_key(fields: _Fields, registry: Registry) -> dict[str, Any]:
     return {"participant": _participant_no(fields, registry), "node_key": fields.key("node_key")}
 
 
+def _set_validator(fields: _Fields, registry: Registry) -> dict[str, Any]:
+    return {
+        "participant": _participant_no(fields, registry),
+        "consensus_key": fields.key("consensus_key"),
+        "power": fields.number("power"),
+    }
+
+
+def _remove_validator(fields: _Fields, registry: Registry) -> dict[str, Any]:
+    number = _participant_no(fields, registry)
+    return {"participant": number, "consensus_key": NO_KEY, "power": 0}
+
+
 def _add_asset(fields: _Fields, _: Registry) -> Asset:
     return Asset(
         name=fields.text("name"),
@@ -207,6 +222,8 @@ _READERS: dict[str, tuple[ActionKind, Callable[[_Fields, Registry], Any]]] = {
     "set-licence": (ActionKind.SET_LICENCE, _set_licence),
     "rotate-key": (ActionKind.ROTATE_KEY, _rotate_key),
     "set-node-key": (ActionKind.SET_NODE_KEY, _set_node_key),
+    "set-validator": (ActionKind.SET_VALIDATOR, _set_validator),
+    "remove-validator": (ActionKind.SET_VALIDATOR, _remove_validator),
     "add-asset": (ActionKind.ADD_ASSET, _add_asset),
     "set-method": (ActionKind.SET_METHOD, _set_method),
     "set-parameters": (ActionKind.SET_PARAMETERS, _set_parameters),

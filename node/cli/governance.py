@@ -44,6 +44,8 @@ def propose(
     {"action": "set-licence", "participant", "status": "active"|"suspended"|"withdrawn"[, "licence_expiry"]}\n
     {"action": "rotate-key", "participant", "public_key"}\n
     {"action": "set-node-key", "participant", "node_key"}\n
+    {"action": "set-validator", "participant", "consensus_key", "power"}\n
+    {"action": "remove-validator", "participant"}\n
     {"action": "add-asset", "name", "caip19", "scale"[, "dti"][, "method"]}\n
     {"action": "set-method", "asset", "method"}\n
     {"action": "set-parameters"[, "governance_quorum"][, "proposal_lifetime_ms"][, "settlement_timeout_ms"]}\n

@@ -11,9 +11,10 @@ from dataclasses import replace
 
 from clearing.errors import DecodeError, RejectCode
 from clearing.records.instruction import APPROVAL_LAYOUT, Instruction, InstructionKind
-from clearing.records.leaves import GenesisLeaf, LeafKind, SealLeaf, leaf_kind
+from clearing.records.leaves import GenesisLeaf, LeafKind, MisbehaviourLeaf, SealLeaf, leaf_kind
 from clearing.rules.governance import GENESIS_ACTIONS_MAX, Proposal, decode_actions, resolve
 from clearing.rules.registry import Action, Registry
+from clearing.rules.validators import decode_validators
 from node.store import Record, Store
 from node.store.tables import Database, number_of
 
@@ -51,9 +52,17 @@ class PublicRegisters:
                 self._take(index, record, time_ms)
 
     def _take(self, index: int, record: Record, time_ms: int) -> None:
-        if leaf_kind(record.leaf) is LeafKind.GENESIS:
+        kind = leaf_kind(record.leaf)
+        if kind is LeafKind.GENESIS:
             GenesisLeaf.decode(record.leaf)
             self._enact(decode_actions(record.body, GENESIS_ACTIONS_MAX), time_ms)
+            return
+        if kind is LeafKind.VALIDATORS:
+            self.registry = replace(self.registry, validators=decode_validators(record.body))
+            return
+        if kind is LeafKind.MISBEHAVIOUR:
+            leaf = MisbehaviourLeaf.decode(record.leaf)
+            self.registry = self.registry.with_suspended(leaf.participant)
             return
         instruction = Instruction.decode(record.leaf + record.body)
         if instruction.kind is InstructionKind.PROPOSE:

@@ -18,7 +18,14 @@ from clearing.errors import ClearingError, DecodeError, VerificationError
 from clearing.log import merkle
 from clearing.log.checkpoint import Checkpoint
 from clearing.records.instruction import Instruction
-from clearing.records.leaves import GenesisLeaf, LeafKind, SealLeaf, body_hash, leaf_kind
+from clearing.records.leaves import (
+    HASHED_BODIES,
+    GenesisLeaf,
+    LeafKind,
+    SealLeaf,
+    body_hash,
+    leaf_kind,
+)
 from clearing.records.redacted import RedactedSubmission
 from clearing.records.submission import Submission
 from clearing.rules.registry import Registry
@@ -228,9 +235,9 @@ def _record_of(entry: ShownEntry) -> Record:
         redacted = part.encode()
     elif not body:
         return Record(entry.leaf)
-    elif kind is LeafKind.GENESIS:
-        if body_hash(body) != GenesisLeaf.decode(entry.leaf).body_hash:
-            raise VerificationError("the genesis body is not what its leaf commits to")
+    elif kind in HASHED_BODIES:
+        if body_hash(body) != HASHED_BODIES[kind].decode(entry.leaf).body_hash:
+            raise VerificationError(f"the {kind.name} body is not what its leaf commits to")
     elif kind is LeafKind.SUBMISSION:
         Submission.decode(entry.leaf + body).verify_commitment()
     elif kind is LeafKind.INSTRUCTION:

@@ -100,13 +100,14 @@ class Machine:
             finally:
                 self.state.reader = self.store
 
-    def commit(self, result: BlockResult) -> None:
+    def commit(self, result: BlockResult, *, ordered: int | None = None) -> None:
         """Make the result of the next block durable, then take it over.
 
+        ordered: height of the consensus engine's block it was made of, kept with it.
         Raises: StoreError: nothing was taken over; where it is `fatal` the node must stop.
         """
         with self._moving:
-            self.store.commit(result)
+            self.store.commit(result, ordered=ordered)
             self.state.advance(result.delta)
 
     def position_proof(self, participant: int, asset: int) -> PositionProof:

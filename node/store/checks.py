@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from clearing.errors import ClearingError, DecodeError, VerificationError
 from clearing.log import merkle
 from clearing.records.instruction import Instruction
-from clearing.records.leaves import GenesisLeaf, LeafKind, SealLeaf, body_hash, leaf_kind
+from clearing.records.leaves import HASHED_BODIES, LeafKind, SealLeaf, body_hash, leaf_kind
 from clearing.records.redacted import RedactedSubmission
 from clearing.records.submission import Submission
 from node.store import tables
@@ -193,7 +193,7 @@ def may_have_body(leaf: bytes) -> bool:
         kind = leaf_kind(leaf)
     except DecodeError:
         return False
-    return kind in (LeafKind.GENESIS, LeafKind.SUBMISSION, LeafKind.INSTRUCTION)
+    return kind in (*HASHED_BODIES, LeafKind.SUBMISSION, LeafKind.INSTRUCTION)
 
 
 def verify_body(leaf: bytes, body: bytes) -> None:
@@ -203,8 +203,8 @@ def verify_body(leaf: bytes, body: bytes) -> None:
     leaf commits to.
     """
     kind = leaf_kind(leaf)
-    if kind is LeafKind.GENESIS:
-        if GenesisLeaf.decode(leaf).body_hash != body_hash(body):
+    if kind in HASHED_BODIES:
+        if HASHED_BODIES[kind].decode(leaf).body_hash != body_hash(body):
             raise VerificationError("the body does not match its SHA-256 in the leaf")
     elif kind is LeafKind.SUBMISSION:
         Submission.decode(leaf + body).verify_commitment()

@@ -125,6 +125,7 @@ def _log_findings(view: View, tip: Tip, progress: Progress) -> Iterator[Finding]
         yield from _beyond(view, name, tip.log_size)
     yield from _beyond(view, Database.NODES, tables.node_count(tip.log_size))
     yield from _beyond(view, Database.SEALS, tip.height + 1)
+    yield from _beyond(view, Database.ORDERED, tip.height + 1)
     damaged = [finding.key for finding in tree if finding.table == Database.LEAVES]
     yield from checks.tip_findings(view, tip, damaged)
     yield from _body_findings(view, tip, damaged, progress)
@@ -256,7 +257,7 @@ def _first_difference(found: bytes, expected: bytes) -> str:
 
 
 def _store_findings(view: View) -> Iterator[Finding]:
-    known = (tables.KEY_SCHEMA, tables.KEY_TIP, tables.KEY_COUNTS)
+    known = (tables.KEY_SCHEMA, tables.KEY_TIP, tables.KEY_COUNTS, tables.KEY_ORDERED)
     for key, value in view.items(Database.STORE):
         if key not in known:
             yield surplus(Database.STORE, key, "the store writes no such record")

@@ -190,10 +190,13 @@ class Store:
 
     # -- blocks
 
-    def commit(self, *results: BlockResult) -> None:
+    def commit(self, *results: BlockResult, ordered: int | None = None) -> None:
         """Write blocks of a full replica, consecutive and in order, in one transaction.
 
         Durable when it returns. A result without entries changed nothing and is passed over.
+
+        ordered: height of the consensus engine's block that the last result was made of; it is
+        kept in the same transaction, see `ordered`.
 
         Raises: StoreConflictError: a block does not follow the one before; StoreFullError,
         StoreBusyError: nothing was written; StoreFailedError: the node must stop.
@@ -215,7 +218,8 @@ class Store:
                 )
                 for result in results
                 if result.entries
-            ]
+            ],
+            ordered,
         )
 
     def append(self, *blocks: LeafBlock) -> None:
@@ -251,7 +255,19 @@ class Store:
             )
         self._write_blocks(written)
 
-    def _write_blocks(self, blocks: Sequence[Block]) -> None:
+    def mark_ordered(self, height: int) -> None:
+        """Remember that the consensus engine's chain was followed up to `height`.
+
+        For blocks that changed nothing: those that did are marked by `commit`.
+        Raises: as `commit`.
+        """
+
+        def work(txn: _Txn) -> None:
+            Writer(txn, self._environment.databases).write_ordered(height, None)
+
+        self._environment.write(256, work)
+
+    def _write_blocks(self, blocks: Sequence[Block], ordered: int | None = None) -> None:
         if not blocks:
             return
 
@@ -263,6 +279,8 @@ class Store:
                 writer.write_block(block)
                 tip = block.tip
             writer.write_tip(blocks[-1].tip)
+            if ordered is not None:
+                writer.write_ordered(ordered, blocks[-1].tip.height)
 
         self._environment.write(sum(block.size_bytes for block in blocks), work)
         self._tip = blocks[-1].tip

@@ -11,10 +11,12 @@ transactions, checks.
     public          log index u64                  body that anyone may see
     redacted        log index u64                  commitments and own openings of another's body
     seals           height u64                     log index u64 of the block's SEAL leaf
+    ordered         height u64                     height u64 of the consensus engine's block it was made of
     heads           key name                       guarded Head: the last one signed by that key
     checkpoints     size u64                       guarded note: the final checkpoint of that size
     cosignatures    size u64, key id 4 bytes, key name   guarded signature line
-    store           "schema", "tip", "counts"      guarded: what this is, how far it has come
+    store           "schema", "tip", "counts",     guarded: what this is, how far it has come
+                    "ordered"                      in the ledger and in the consensus engine's chain
 
 Invariants: integers are big-endian, so that byte order is numeric order; leaves, nodes, bodies and
 seals are appended and never replaced; a body is in one of `bodies` and `public`; values that
@@ -55,6 +57,7 @@ class Database(enum.StrEnum):
     PUBLIC = "public"
     REDACTED = "redacted"
     SEALS = "seals"
+    ORDERED = "ordered"
     HEADS = "heads"
     CHECKPOINTS = "checkpoints"
     COSIGNATURES = "cosignatures"
@@ -79,6 +82,7 @@ COUNTED: tuple[Name, ...] = (
 KEY_SCHEMA = b"schema"
 KEY_TIP = b"tip"
 KEY_COUNTS = b"counts"
+KEY_ORDERED = b"ordered"
 
 _SCHEMA_LAYOUT = Layout("store schema", uint("version", 4))
 _TIP_LAYOUT = Layout(
@@ -279,6 +283,7 @@ _PARTS: dict[Name, _Parts] = {
     Database.PUBLIC: (("index", 8),),
     Database.REDACTED: (("index", 8),),
     Database.SEALS: (("height", 8),),
+    Database.ORDERED: (("height", 8),),
     Database.CHECKPOINTS: (("size", 8),),
 }
 """Keys that are numbers side by side, with the bytes of each."""

@@ -161,6 +161,23 @@ class View:
                 high = middle
         return low
 
+    # -- the consensus engine's chain, where one orders
+
+    @property
+    def ordered(self) -> int:
+        """Height up to which the consensus engine's chain was followed, 0 for not at all.
+
+        It may be a little less than what was followed, by blocks that changed nothing.
+        Raises: StoreDamagedError: its record is broken.
+        """
+        data = self._guarded(Database.STORE, tables.KEY_ORDERED)
+        return 0 if data is None else tables.number_of(data)
+
+    def ordered_of(self, height: int) -> int | None:
+        """Return the height of the consensus engine's block that block `height` was made of."""
+        value = self._at(Database.ORDERED, height)
+        return None if value is None else tables.number_of(value)
+
     # -- the node's own records
 
     def head(self, name: str) -> Head | None:

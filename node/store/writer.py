@@ -126,6 +126,16 @@ class Writer:
                 f"{leaves} leaves and {nodes} nodes: nothing was written; run `clearing audit fsck`"
             )
 
+    def write_ordered(self, ordered: int, height: int | None) -> None:
+        """Write how far the consensus engine's chain was followed.
+
+        height: of the ledger block that its block `ordered` became, None where it changed nothing.
+        """
+        payload = u64(ordered)
+        self.put_guarded(Database.STORE, tables.KEY_ORDERED, payload, overwrite=True)
+        if height is not None:
+            self.insert(Database.ORDERED, [(u64(height), u64(ordered))])
+
     def write_tip(self, tip: Tip) -> None:
         """Write where the store stands, and how many records its tables have."""
         counts = {name: self.view.count(name) for name in tables.COUNTED}

@@ -17,7 +17,7 @@ from clearing.records.submission import LEAF_BYTES, make_submission
 from clearing.records.transaction import Transaction
 from clearing.rules.governance import encode_actions
 from clearing.rules.registry import Action, ActionKind
-from clearing.types import LicenceStatus
+from clearing.types import LicenceStatus, Role
 from tests.clearing.core_kit import (
     NOBODY,
     Core,
@@ -32,7 +32,17 @@ from tests.clearing.core_kit import (
     signed,
     tampered,
 )
-from tests.ledger_kit import CB, MINISTRY, P01, P02, P03, REGULATOR, item, participant
+from tests.ledger_kit import (
+    CB,
+    MINISTRY,
+    P01,
+    P02,
+    P03,
+    REGULATOR,
+    item,
+    participant,
+    seeded_key,
+)
 
 GOOD = item(P01, P02, 5)
 Case = Callable[[Core], Transaction]
@@ -438,6 +448,96 @@ def cut_offs_that_descend(net: Core) -> Transaction:
 @case(R.GOVERNANCE_STRANDED)
 def suspending_one_governor_of_two(net: Core) -> Transaction:
     return proposing(net, licence(CB, LicenceStatus.SUSPENDED))
+
+
+# validators
+
+
+def appoint(participant_no: int, power: int = 10, key: bytes = b"") -> Action:
+    values = {
+        "participant": participant_no,
+        "power": power,
+        "consensus_key": key or vkey(participant_no),
+    }
+    return Action(ActionKind.SET_VALIDATOR, values)
+
+
+def vkey(number: int) -> bytes:
+    return seeded_key(f"validator {number}").public_key().public_bytes_raw()
+
+
+def operators(net: Core, count: int) -> list[int]:
+    """Register operators and return their numbers."""
+    first = len(net.state.registry.participants)
+    net.enact(
+        *(
+            Action(ActionKind.ADD_PARTICIPANT, participant(f"operator-{i}", Role.OPERATOR, i))
+            for i in range(first, first + count)
+        )
+    )
+    return list(range(first, first + count))
+
+
+def appointed(net: Core, count: int = 4) -> list[int]:
+    """Appoint ministry, central bank and operators as validators of equal power."""
+    numbers = [MINISTRY, CB, *operators(net, count - 2)]
+    net.enact(*map(appoint, numbers))
+    return numbers
+
+
+@case(R.VALIDATOR_ROLE)
+def bank_as_validator(net: Core) -> Transaction:
+    return proposing(net, appoint(P01))
+
+
+@case(R.VALIDATOR_KEY_TAKEN)
+def validator_with_anothers_key(net: Core) -> Transaction:
+    appointed(net)
+    (fifth,) = operators(net, 1)
+    return proposing(net, appoint(fifth, key=vkey(CB)))
+
+
+@case(R.VALIDATOR_KEY_TAKEN)
+def validator_with_a_participants_key(net: Core) -> Transaction:
+    return proposing(net, appoint(CB, key=net.key(P01).public_key().public_bytes_raw()))
+
+
+@case(R.VALIDATORS_TOO_FEW)
+def three_validators(net: Core) -> Transaction:
+    (operator,) = operators(net, 1)
+    return proposing(net, *map(appoint, (MINISTRY, CB, operator)))
+
+
+@case(R.VALIDATORS_TOO_FEW)
+def removing_one_of_four(net: Core) -> Transaction:
+    return proposing(net, appoint(appointed(net)[-1], 0, bytes(32)))
+
+
+@case(R.VALIDATORS_TOO_MANY)
+def more_validators_than_fit(net: Core) -> Transaction:
+    numbers = [number for _ in range(2) for number in operators(net, 60)]
+    first, second = numbers[:60], numbers[60:]
+    net.enact(*map(appoint, first))
+    net.enact(*map(appoint, second[:20]))
+    net.enact(*map(appoint, second[20:40]))
+    return proposing(net, *map(appoint, second[40:]))
+
+
+@case(R.VALIDATOR_TOO_STRONG)
+def a_third_of_the_power_at_once(net: Core) -> Transaction:
+    numbers = [MINISTRY, CB, *operators(net, 2)]
+    return proposing(net, *map(appoint, numbers[:3]), appoint(numbers[3], 15))
+
+
+@case(R.VALIDATORS_CHANGE_TOO_GREAT)
+def two_keys_of_four_rotated(net: Core) -> Transaction:
+    numbers = appointed(net)
+    return proposing(net, *(appoint(number, key=vkey(100 + number)) for number in numbers[:2]))
+
+
+@case(R.ACTION_VALUE)
+def a_validator_removed_that_never_was(net: Core) -> Transaction:
+    return proposing(net, appoint(CB, 0, bytes(32)))
 
 
 @pytest.mark.parametrize(("code", "make"), CASES, ids=lambda each: getattr(each, "__name__", None))

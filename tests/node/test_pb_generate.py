@@ -11,7 +11,7 @@ from google.protobuf import descriptor_pb2
 from grpc_tools import protoc
 
 from node import pb_generate
-from node.pb_generate import PACKAGE, PROTO_ROOT, ROOT, GenerationError, generate
+from node.pb_generate import PACKAGE, PACKAGES, PROTO_ROOT, ROOT, GenerationError, generate
 
 MESSAGE, MEMBER, SERVICE, METHOD, ENUM, VALUE = 4, 2, 6, 2, 5, 2
 
@@ -32,7 +32,7 @@ def comments(file: descriptor_pb2.FileDescriptorProto) -> dict[tuple[int, ...], 
 
 def test_generated_code_is_committed_as_it_comes(tmp_path: Path) -> None:
     written = generate(tmp_path)
-    committed = sorted((ROOT / PACKAGE).glob("*_pb2*"))
+    committed = sorted(path for package in PACKAGES for path in (ROOT / package).glob("*_pb2*"))
     assert [path.name for path in written] == [path.name for path in committed]
     for path, kept in zip(written, committed, strict=True):
         assert path.read_bytes() == kept.read_bytes(), f"{kept.name}: run `make proto`"

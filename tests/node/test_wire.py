@@ -209,6 +209,7 @@ ACTIONS = (
     ),
     Action(ActionKind.ROTATE_KEY, {"participant": 4, "public_key": b"\x0a" * 32}),
     Action(ActionKind.SET_NODE_KEY, {"participant": 4, "node_key": b"\x0b" * 32}),
+    Action(ActionKind.SET_VALIDATOR, {"participant": 4, "power": 7, "consensus_key": b"\x0c" * 32}),
     Action(ActionKind.ADD_ASSET, Asset("BTC", "bip122:x/slip44:0", "", 8, NettingMethod.POSITIONS)),
     Action(ActionKind.SET_METHOD, {"asset": 1, "method": 2}),
     Action(ActionKind.SET_PARAMETERS, Parameters()),

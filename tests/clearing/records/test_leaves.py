@@ -21,6 +21,8 @@ OWN = {
     "cycle-ended leaf": leaves.CycleEndedLeaf,
     "expired leaf": leaves.ExpiredLeaf,
     "seal leaf": leaves.SealLeaf,
+    "validators leaf": leaves.ValidatorsLeaf,
+    "misbehaviour leaf": leaves.MisbehaviourLeaf,
 }
 EXAMPLES = {record.record: record.data for record in RECORDS if record.record.endswith(" leaf")}
 SUBMISSION, INSTRUCTION = VECTORS["signed"]["submission"], VECTORS["signed"]["instruction"]
@@ -37,6 +39,8 @@ def test_every_kind_of_leaf_has_its_number() -> None:
         "cycle-ended leaf": 5,
         "expired leaf": 6,
         "seal leaf": 7,
+        "validators leaf": 10,
+        "misbehaviour leaf": 11,
     }
 
 

@@ -14,8 +14,24 @@ from typing import Any
 from clearing import state
 from clearing.codec import Layout
 from clearing.params import Parameters
-from clearing.records import instruction, leaves, obligation, receipt, redacted, submission
-from clearing.rules import cycles, governance, obligations, positions, registry, settlement
+from clearing.records import (
+    instruction,
+    leaves,
+    misbehaviour,
+    obligation,
+    receipt,
+    redacted,
+    submission,
+)
+from clearing.rules import (
+    cycles,
+    governance,
+    obligations,
+    positions,
+    registry,
+    settlement,
+    validators,
+)
 
 VECTORS: dict[str, Any] = json.loads(
     (Path(__file__).parents[2] / "vectors" / "records.json").read_text("utf-8")
@@ -95,6 +111,10 @@ REENCODERS: dict[str, Callable[[bytes], bytes]] = {
     "cycle-ended leaf": _record(leaves.CycleEndedLeaf),
     "expired leaf": _record(leaves.ExpiredLeaf),
     "seal leaf": _record(leaves.SealLeaf),
+    "validators leaf": _record(leaves.ValidatorsLeaf),
+    "misbehaviour leaf": _record(leaves.MisbehaviourLeaf),
+    "validator": _record(validators.Validator),
+    "misbehaviour": _record(misbehaviour.Misbehaviour),
     "participant": _record(registry.Participant),
     "asset": _record(registry.Asset),
     "parameters": _record(Parameters),
@@ -119,6 +139,10 @@ PARSERS: dict[str, Callable[[bytes], Any]] = {
     "cycle-ended leaf": leaves.CycleEndedLeaf.decode,
     "expired leaf": leaves.ExpiredLeaf.decode,
     "seal leaf": leaves.SealLeaf.decode,
+    "validators leaf": leaves.ValidatorsLeaf.decode,
+    "misbehaviour leaf": leaves.MisbehaviourLeaf.decode,
+    "validator": validators.Validator.decode,
+    "misbehaviour": misbehaviour.Misbehaviour.decode,
     "participant": registry.Participant.decode,
     "asset": registry.Asset.decode,
     "parameters": Parameters.decode,

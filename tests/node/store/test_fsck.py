@@ -113,7 +113,11 @@ def test_a_good_store_has_no_findings_and_nothing_is_left_unchecked(store: Store
     assert list(dict.fromkeys(stages)) == ["log", "bodies", "replay", "rows", "checkpoints"]
     with store.snapshot() as view:
         filled = {name for name, rows in dump(view).items() if rows}
-    assert set(tables.ALL) - filled == {Database.REDACTED, Table.PROPOSALS}
+    assert set(tables.ALL) - filled == {
+        Database.REDACTED,
+        Database.ORDERED,
+        Table.PROPOSALS,
+    }
 
 
 def test_every_length_of_history_is_good(tmp_path: Path) -> None:
