@@ -71,7 +71,7 @@ NodeName = Annotated[
     typer.Option(
         "--node",
         metavar="NAME",
-        help="Node of that test network to ask; the leader if left out.",
+        help="Node of that test network to ask; an operator if left out.",
         rich_help_panel=_CONNECTION,
     ),
 ]

@@ -34,7 +34,6 @@ from node.keys import Passphrase, SigningKey
 from node.profile import IdentityDirectory
 from node.settings import check_dialled_endpoint
 from node.testnet.layout import LocalNetwork
-from node.testnet.plan import LEADER
 
 Rest = ParamSpec("Rest")
 
@@ -129,15 +128,16 @@ def open_access(
         if endpoint is not None:
             raise WrongUseError("USAGE", "--endpoint does not go with --dir", "Use --node NAME.")
         opened = IdentityDirectory.open(network.identity_path(act_as))
-        asked = node_name or LEADER
+        asked = (node_name,) if node_name else network.plan.operators
+        running = [name for name in asked if network.process(name).pid() is not None]
         # Else the command would knock for half a minute at a door behind which nobody is.
-        if network.process(asked).pid() is None:
+        if not running:
             raise CheckFailedError(
                 "UNAVAILABLE",
-                f"node {asked} of {network_dir} does not run",
+                f"node {asked[0]} of {network_dir} does not run",
                 f"Start it: clearing testnet up --dir {network_dir}",
             )
-        return Access(opened, (network.endpoint(asked),))
+        return Access(opened, tuple(network.endpoint(name) for name in running))
     if identity_dir is not None and network_dir is None:
         if act_as is not None or node_name is not None:
             raise WrongUseError("USAGE", "--as and --node go with --dir only", _EITHER)

@@ -1,6 +1,7 @@
-"""`clearing testnet up|down|status`: a network of five node processes on this machine.
+"""`clearing testnet up|down|status`: a network of nodes on this machine.
 
-Lives here: the commands and the JSON of `status`. May not live here: making, starting and asking (node/testnet).
+Lives here: these commands and the JSON of `status`. May not live here: the commands that disturb it (faults.py), making,
+starting and asking (node/testnet).
 """
 
 from __future__ import annotations
@@ -12,39 +13,43 @@ from typing import Annotated, Any
 import typer
 
 from clearing.rules.registry import Registry
-from node.cli.errors import CheckFailedError, WrongUseError
+from node.cli import faults as disturbing
+from node.cli.errors import WrongUseError
+from node.cli.faults import Dir, faults_facts, faults_sentence
 from node.cli.options import AsJson
 from node.cli.render import cells, notice, print_json, progress, stdout, table
 from node.cli.rows import asset_fact, participant_fact, words
 from node.client import Client, ClientError
 from node.profile import IdentityDirectory
 from node.services.facade import NodeKind
+from node.testnet.faults import Faults
 from node.testnet.layout import LocalNetwork
 from node.testnet.plan import (
     ASSETS,
     AUTHORITIES,
     NETWORK_NAME,
-    NODES,
+    OPERATORS_DEFAULT,
     PARTICIPANTS_DEFAULT,
     PARTICIPANTS_MAX,
     PARTICIPANTS_MIN,
+    Engine,
+    Plan,
     numbered_parties,
+    operator_parties,
+    plan_of,
     role_name,
 )
-from node.testnet.processes import stop_all
 from node.testnet.status import ASKED_AS, NodeReport, observed
 
 app = typer.Typer(
-    help="A network of five nodes on this machine: ministry, central bank, two banks, an exchange.",
+    help="A network of nodes on this machine: authorities, banks, operators; and faults on demand.",
     no_args_is_help=True,
 )
 
 READY_S = 120.0
 _REGISTRY_TIMEOUT_S = 3.0
 
-Dir = Annotated[
-    Path, typer.Option("--dir", help="Directory of the network; `up` makes it.", file_okay=False)
-]
+disturbing.add_to(app)
 
 
 @app.command()
@@ -58,28 +63,46 @@ def up(
             max=PARTICIPANTS_MAX,
         ),
     ] = None,
+    engine: Annotated[
+        Engine | None,
+        typer.Option(help="Who orders: one operator (embedded, the default), or several."),
+    ] = None,
+    operators: Annotated[
+        int | None,
+        typer.Option(
+            help=f"Number of operators; {OPERATORS_DEFAULT} if left out. Means --engine cometbft."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make the network if there is none, start its nodes, and wait until what they record becomes final.
 
     Run again on a network that is down, it starts it again with all it holds.
     """
+    chosen = engine or (Engine.COMETBFT if operators else Engine.EMBEDDED)
+    plan = plan_of(chosen, operators)
     if LocalNetwork.exists(directory):
         network = LocalNetwork.open(directory)
-        has = len(network.parties) - len(AUTHORITIES)
+        has = len(network.parties) - len(AUTHORITIES) - len(operator_parties(network.plan))
         if participants not in (None, has):
             raise WrongUseError(
                 "USAGE",
                 f"the network in {directory} has {has} participants",
                 "Leave --participants out, or give another --dir for a new network.",
             )
+        if (engine or operators) and plan != network.plan:
+            raise WrongUseError(
+                "USAGE",
+                f"the network in {directory} has {len(network.plan.operators)} operators, {network.plan.engine}",
+                "Leave --engine and --operators out, or give another --dir for a new network.",
+            )
     else:
-        network = create(directory, participants or PARTICIPANTS_DEFAULT)
+        network = create(directory, participants or PARTICIPANTS_DEFAULT, plan)
     network = start(network)
     _report(network, as_json=as_json)
 
 
-def create(directory: Path, participants: int) -> LocalNetwork:
+def create(directory: Path, participants: int, plan: Plan) -> LocalNetwork:
     """Make a network with numbered participants, with a progress bar.
 
     Raises: SetupError: the directory holds something else, or cannot be written.
@@ -88,9 +111,11 @@ def create(directory: Path, participants: int) -> LocalNetwork:
     from node.testnet.make import make_network  # noqa: PLC0415
 
     parties = numbered_parties(participants)
-    total = len(NODES) + len(AUTHORITIES) + len(parties)
+    total = len(plan.nodes) + len(AUTHORITIES) + len(operator_parties(plan)) + len(parties)
     with progress("keys and certificates", total) as bar:
-        return make_network(directory, parties, lambda _: bar.advance(bar.task_ids[0]))
+        return make_network(
+            directory, parties, lambda _: bar.advance(bar.task_ids[0]), plan=plan, relayed=True
+        )
 
 
 def start(network: LocalNetwork) -> LocalNetwork:
@@ -98,40 +123,28 @@ def start(network: LocalNetwork) -> LocalNetwork:
 
     Raises: SetupError: a node ends, or it takes too long; what was started is stopped again.
     """
-    from node.testnet.make import claim_ports  # noqa: PLC0415 - as above
+    from node.testnet.control import start_network  # noqa: PLC0415 - as above
+    from node.testnet.make import claim_ports  # noqa: PLC0415
 
     network = claim_ports(network)
-    started = [process for process in network.processes() if process.pid() is None]
-    chain = network.bitcoin
-    to_stop = [process for process in network.all_processes() if process.pid() is None]
-    try:
-        if chain is not None:
-            chain.start()
-        for process in started:
-            process.start()
-        with observed(network) as observer, progress("starting nodes", len(NODES)) as bar:
+    with progress("starting nodes", len(network.ports)) as bar:
 
-            def show(reports: list[NodeReport]) -> None:
-                healthy = sum(report.is_healthy for report in reports)
-                bar.update(bar.task_ids[0], completed=healthy)
+        def show(reports: list[NodeReport]) -> None:
+            healthy = sum(report.is_healthy for report in reports)
+            bar.update(bar.task_ids[0], completed=healthy)
 
-            observer.wait_ready(READY_S, show)
-    except BaseException:
-        stop_all(to_stop)
-        raise
+        start_network(network, READY_S, show)
     return network
 
 
 @app.command()
 def down(directory: Dir, as_json: AsJson = False) -> None:
-    """Stop all nodes of the network and its Bitcoin chain; what they hold stays, `up` starts them again."""
+    """Stop all nodes of the network and its Bitcoin chain, and end all faults; what they hold stays, `up` starts them again."""
+    from node.testnet.control import stop_network  # noqa: PLC0415 - as above
+
     network = LocalNetwork.open(directory)
     with progress("stopping nodes", 1):
-        stopped = stop_all(network.processes())
-        stop_all([network.bitcoin.process] if network.bitcoin else [])
-    left = [process.name for process in network.all_processes() if process.pid() is not None]
-    if left:
-        raise CheckFailedError("STILL_RUNNING", f"{', '.join(left)} did not stop", "Try again.")
+        stopped = stop_network(network)
     if as_json:
         print_json({"network": NETWORK_NAME, "stopped": stopped})
         return
@@ -193,19 +206,27 @@ def status_facts(
     else:
         participants = [participant_fact(party) for party in registry.participants]
         assets = [asset_fact(asset) for asset in registry.assets]
+    sizes = [report.status.log_size for report in reports if report.status]
+    finals = [report.status.final_size for report in reports if report.status]
+    longest = max(sizes, default=0)
     return {
         "network": NETWORK_NAME,
+        "engine": network.plan.engine,
+        "runner": network.runner,
         "policy": str(network.policy_path.resolve()),
         "bitcoin": network.bitcoin.facts() if network.bitcoin else None,
-        "nodes": [_node_fact(network, report, roots[report.name]) for report in reports],
+        "finality_lag_leaves": longest - max(finals, default=0) if sizes else None,
+        "faults": faults_facts(Faults.load(network.path)),
+        "nodes": [_node_fact(network, report, roots[report.name], longest) for report in reports],
         "participants": participants,
         "assets": assets,
     }
 
 
 def _node_fact(
-    network: LocalNetwork, report: NodeReport, state_root: bytes | None
+    network: LocalNetwork, report: NodeReport, state_root: bytes | None, longest: int
 ) -> dict[str, Any]:
+    """Return one node; `longest` is the size of the longest log of the network, in leaves."""
     party = network.party(report.name)
     status = report.status
     return {
@@ -220,26 +241,49 @@ def _node_fact(
         "log_root": status.log_root.hex() if status else None,
         "state_root": state_root.hex() if state_root else None,
         "final_size": status.final_size if status else None,
+        "follows": network.plan.followed(report.name) or None,
+        "paused": report.paused,
+        "condition": words(status.condition.name) if status else None,
+        "detail": status.condition_detail if status else None,
+        "behind_leaves": longest - status.log_size if status else None,
+        "finality_lag_leaves": status.log_size - status.final_size if status else None,
     }
 
 
 def _show(network: LocalNetwork, reports: list[NodeReport]) -> None:
-    columns = ("node", "endpoint", "pid", "condition", "log", "final", "log root")
-    shown = table(f"Network {NETWORK_NAME}", columns, ("pid", "log", "final"))
+    columns = ("node", "follows", "endpoint", "pid", "condition", "log", "behind", "final", "root")
+    shown = table(
+        f"Network {NETWORK_NAME}, {network.plan.engine}", columns, ("pid", "log", "behind", "final")
+    )
+    longest = max([report.status.log_size for report in reports if report.status], default=0)
     for report in reports:
         status = report.status
         condition = "[green]serving[/]" if report.is_healthy else "[bold red]down[/]"
-        if status and not report.is_healthy:
+        if report.paused:
+            condition = "[yellow]paused[/]"
+        elif status and not report.is_healthy:
             condition = f"[yellow]{words(status.condition.name)}[/]"
-        sizes = (status.log_size, status.final_size) if status else ("-", "-")
+        elif report.pid is not None and not status:
+            condition = "[bold red]does not answer[/]"
+        sizes = ("-", "-", "-")
+        if status:
+            sizes = (f"{status.log_size}", f"{longest - status.log_size}", f"{status.final_size}")
         root = status.log_root.hex()[:12] if status else "-"
+        followed = network.plan.followed(report.name) or "-"
         shown.add_row(
-            *cells(report.name, report.endpoint, report.pid or "-"),
+            *cells(report.name, followed, report.endpoint, report.pid or "-"),
             condition,
             *cells(*sizes, root),
         )
     console = stdout()
     console.print(shown)
+    for report in reports:
+        if report.status and report.status.condition_detail:
+            said = f"{report.name}: {report.status.condition_detail}"
+            console.print(said, markup=False, soft_wrap=True)
+    faults = Faults.load(network.path)
+    if faults.groups or faults.loss_percent or faults.lies:
+        console.print(f"faults:  {faults_sentence(faults)}", markup=False, soft_wrap=True)
     names = ", ".join(party.name for party in network.parties[:16])
     more = f" and {len(network.parties) - 16} more" if len(network.parties) > 16 else ""
     console.print(f"parties: {names}{more}", soft_wrap=True)

@@ -6,9 +6,11 @@
     bitcoin/                 the embedded regtest chain: pid, log, blocks
     nodes/NAME/              node.toml, keys, certificate, policy, data/, pid, node.log
     identities/NAME/         profile.toml and keys of each participant and authority
+    faults.json              the faults that are on now; gone with `heal`
+    relay/                   pid and log of the process through which nodes reach each other (relay.py)
 
 Lives here: where things are. May not live here: making them (make.py), who the parties are (plan.py), processes
-(processes.py).
+(processes.py), containers (containers.py).
 
 Every directory in it is complete in itself, and paths are relative: the whole may be moved while no node runs. All keys
 of the network lie in it, sealed by key files that lie beside them: it is for tests and demonstrations only.
@@ -17,7 +19,7 @@ of the network lie in it, sealed by key files that lie beside them: it is for te
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,7 +29,15 @@ from node.errors import SetupError
 from node.files import read_text
 from node.provision import POLICY_NAME
 from node.testnet.bitcoin import BITCOIN_NAME, BitcoinChain
-from node.testnet.plan import LEADER, NETWORK_NAME, Party, role_name
+from node.testnet.plan import (
+    NETWORK_NAME,
+    Engine,
+    Party,
+    Plan,
+    Runner,
+    plan_of,
+    role_name,
+)
 from node.testnet.processes import LOOPBACK, NodeProcess
 
 INDEX_NAME = "testnet.json"
@@ -36,18 +46,40 @@ AUTHORITY_NAME = "authority"
 IDENTITIES_NAME = "identities"
 NODES_NAME = "nodes"
 
-_VERSION = 1
+RELAY_NAME = "relay"
+
+_VERSION = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A way from one node to another, through the relay.
+
+    port: where the relay takes what `source` sends; target_port: where `target` listens.
+    """
+
+    source: str
+    target: str
+    port: int
+    target_port: int
 
 
 @dataclass(frozen=True, slots=True)
 class LocalNetwork:
-    """An existing test network; `ports` by node name, `bitcoin_port` 0 where it has no Bitcoin chain."""
+    """An existing test network.
+
+    ports: where each node serves on loopback, by name. links: between nodes, through the relay; none where they reach
+    each other directly. bitcoin_port: 0 where it has no Bitcoin chain.
+    """
 
     path: Path
     parties: tuple[Party, ...]
     ports: dict[str, int]
     bitcoin_port: int = 0
     bitcoin_block_s: int = 0
+    plan: Plan = field(default_factory=lambda: plan_of(Engine.EMBEDDED))
+    runner: Runner = Runner.PROCESSES
+    links: tuple[Link, ...] = ()
 
     @property
     def policy_path(self) -> Path:
@@ -96,6 +128,16 @@ class LocalNetwork:
         self.node_path(node)
         return f"{LOOPBACK}:{self.ports[node]}"
 
+    def dialled(self, node: str, target: str) -> str:
+        """Return host:port at which `node` reaches `target`.
+
+        Raises: SetupError: there is no such node.
+        """
+        for link in self.links:
+            if (link.source, link.target) == (node, target):
+                return f"{LOOPBACK}:{link.port}"
+        return self.endpoint(target)
+
     def process(self, node: str) -> NodeProcess:
         """Return a node's process, running or not.
 
@@ -117,9 +159,19 @@ class LocalNetwork:
             return None
         return BitcoinChain(self.path / BITCOIN_NAME, self.bitcoin_port, self.bitcoin_block_s)
 
+    @property
+    def relay(self) -> NodeProcess | None:
+        """The process that carries the links, running or not; None where there are none."""
+        if not self.links:
+            return None
+        path = self.path / RELAY_NAME
+        command = ("-m", "node.testnet.relay", str(self.path.resolve()))
+        return NodeProcess(RELAY_NAME, path / "pid", path / "relay.log", command)
+
     def all_processes(self) -> list[NodeProcess]:
-        """Return the nodes' processes, the leader first, and the Bitcoin chain's last."""
-        return [*self.processes(), *([self.bitcoin.process] if self.bitcoin else [])]
+        """Return the nodes' processes, the leader first, then the relay's and the Bitcoin chain's."""
+        helpers = (self.relay, self.bitcoin.process if self.bitcoin else None)
+        return [*self.processes(), *(process for process in helpers if process is not None)]
 
     def roles(self) -> dict[str, Role]:
         """Return the role of each party by name."""
@@ -130,7 +182,13 @@ class LocalNetwork:
         index = {
             "version": _VERSION,
             "network": NETWORK_NAME,
+            "engine": self.plan.engine,
+            "operators": len(self.plan.operators),
+            "runner": self.runner,
             "nodes": self.ports,
+            "links": [
+                [link.source, link.target, link.port, link.target_port] for link in self.links
+            ],
             "bitcoin": {"port": self.bitcoin_port, "block_s": self.bitcoin_block_s},
             "parties": [
                 {"name": party.name, "role": role_name(party.role), "lei": party.lei}
@@ -157,6 +215,11 @@ class LocalNetwork:
         source = path / INDEX_NAME
         try:
             index: dict[str, Any] = json.loads(read_text(source))
+            # Before anything else is looked at: other versions have other members.
+            if index["version"] != _VERSION:
+                raise SetupError(
+                    f"{source} is of another version: remove {path} and make the network again"
+                )
             roles = {role_name(role): role for role in Role}
             parties = tuple(
                 Party(str(row["name"]), roles[row["role"]], str(row["lei"]))
@@ -164,12 +227,18 @@ class LocalNetwork:
             )
             ports = {str(name): int(port) for name, port in index["nodes"].items()}
             chain = {name: int(index["bitcoin"][name]) for name in ("port", "block_s")}
+            plan = plan_of(Engine(index["engine"]), int(index["operators"]))
+            runner = Runner(index["runner"])
+            links = tuple(
+                Link(str(source), str(target), int(port), int(target_port))
+                for source, target, port, target_port in index["links"]
+            )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SetupError(
                 f"{source} is damaged ({error}): remove {path} and make the network again"
             ) from error
-        if index.get("version") != _VERSION or LEADER not in ports:
+        if tuple(ports) != plan.nodes:
             raise SetupError(
-                f"{source} is of another version: remove {path} and make the network again"
+                f"{source} lists other nodes than its engine has: remove {path} and make the network again"
             )
-        return cls(path, parties, ports, chain["port"], chain["block_s"])
+        return cls(path, parties, ports, chain["port"], chain["block_s"], plan, runner, links)

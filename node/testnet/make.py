@@ -39,9 +39,19 @@ from node.provision import (
 )
 from node.settings import render_settings
 from node.testnet.bitcoin import has_engine
-from node.testnet.layout import AUTHORITY_NAME, INDEX_NAME, LocalNetwork
-from node.testnet.plan import ASSETS, AUTHORITIES, LEADER, NETWORK_NAME, NODES, WITNESSES, Party
-from node.testnet.processes import LOOPBACK, free_ports, is_free
+from node.testnet.layout import AUTHORITY_NAME, INDEX_NAME, RELAY_NAME, Link, LocalNetwork
+from node.testnet.plan import (
+    ASSETS,
+    AUTHORITIES,
+    LEADER,
+    NETWORK_NAME,
+    Engine,
+    Party,
+    Plan,
+    operator_parties,
+    plan_of,
+)
+from node.testnet.processes import LOOPBACK, free_ports, is_free, stop_all
 
 _VALIDITY_DAYS = 3_650
 _HOSTS = (LOOPBACK, "localhost")
@@ -49,11 +59,17 @@ _DISK_THREADS = 8
 
 
 def make_network(
-    path: Path, participants: Sequence[Party], done: Callable[[str], None] | None = None
+    path: Path,
+    participants: Sequence[Party],
+    done: Callable[[str], None] | None = None,
+    *,
+    plan: Plan | None = None,
+    relayed: bool = False,
 ) -> LocalNetwork:
-    """Make a network of NODES, AUTHORITIES and `participants` in the new or empty directory `path`.
+    """Make a network of the plan's nodes, AUTHORITIES and `participants` in the new or empty directory `path`.
 
-    `done` is called with the name of each party and node once its files are made.
+    plan: one operator's, unless given. relayed: nodes reach each other through a relay, so that the ways between them
+    can be cut. `done` is called with the name of each party and node once its files are made.
     Raises: SetupError: the directory holds anything, or cannot be written.
     """
     make_private_directory(path)
@@ -67,18 +83,48 @@ def make_network(
             f"{path} is not empty and holds no test network: give another directory"
         ) from error
     try:
-        return _make(path.resolve(), participants, done or _nothing)
+        chosen = plan or plan_of(Engine.EMBEDDED)
+        network = _lay_out(path.resolve(), participants, chosen, relayed=relayed)
+        return _make(network, done or _nothing)
     except BaseException:
         # It was empty, so all of it is ours: a half-made network would only stand in the way of the next attempt.
         shutil.rmtree(path, ignore_errors=True)
         raise
 
 
-def _make(path: Path, participants: Sequence[Party], report: Callable[[str], None]) -> LocalNetwork:
-    *node_ports, chain_port = free_ports(len(NODES) + 1)
-    ports = dict(zip(NODES, node_ports, strict=True))
-    parties = (*AUTHORITIES, *participants)
-    network = LocalNetwork(path, parties, ports, chain_port if has_engine() else 0)
+def _lay_out(
+    path: Path, participants: Sequence[Party], plan: Plan, *, relayed: bool
+) -> LocalNetwork:
+    """Say where each node serves and by which ways they reach each other."""
+    parties = (*AUTHORITIES, *operator_parties(plan), *participants)
+    ways = [(node, plan.followed(node)) for node in plan.nodes if plan.followed(node)]
+    network = LocalNetwork(
+        path,
+        parties,
+        dict.fromkeys(plan.nodes, 0),
+        free_ports(1)[0] if has_engine() else 0,
+        plan=plan,
+        links=tuple(Link(*way, 0, 0) for way in ways) if relayed else (),
+    )
+    return _with_ports(network)
+
+
+def _with_ports(network: LocalNetwork) -> LocalNetwork:
+    """Return the network with free ports for all its nodes and links."""
+    free = free_ports(len(network.ports) + len(network.links) + 1)
+    # It stays where it is: who talks to it has its port in a configuration of his own.
+    free = [port for port in free if port != network.bitcoin_port][: len(free) - 1]
+    ports = dict(zip(network.ports, free, strict=False))
+    links = tuple(
+        replace(link, port=port, target_port=ports[link.target])
+        for link, port in zip(network.links, free[len(ports) :], strict=True)
+    )
+    return replace(network, ports=ports, links=links)
+
+
+def _make(network: LocalNetwork, report: Callable[[str], None]) -> LocalNetwork:
+    if network.links:
+        make_private_directory(network.path / RELAY_NAME)
     validity = Validity.days_from_now(_VALIDITY_DAYS)
     authority = Authority.create(
         network.path / AUTHORITY_NAME, NETWORK_NAME, Validity.days_from_now(_VALIDITY_DAYS + 1)
@@ -106,25 +152,26 @@ def _make_nodes(
 ) -> dict[str, bytes | None]:
     """Make every node's directory and the policy; returns their instruction keys by name."""
     keys = {}
+    plan = network.plan
     for name in network.ports:
-        leads = name == LEADER
-        follows = ReplicaRole.WITNESS if name in WITNESSES else ReplicaRole.FULL
+        leader = plan.followed(name)
+        follows = ReplicaRole.WITNESS if name in plan.witnesses else ReplicaRole.FULL
         place = NodePlace(
             NETWORK_NAME,
             name,
-            ReplicaRole.LEADER if leads else follows,
+            follows if leader else ReplicaRole.LEADER,
             network.endpoint(name),
-            "" if leads else network.endpoint(LEADER),
-            "" if leads else LEADER,
+            network.dialled(name, leader) if leader else "",
+            leader,
         )
         keys[name] = make_node(network.node_path(name), place, authority, validity, hosts=_HOSTS)
         done(name)
     log = keys[LEADER].log
     if log is None:
         raise SetupError(f"node {LEADER} has no log key: it must be made as the leader")
-    required = [name for name in network.ports if name not in WITNESSES]
+    required = [*plan.operators, *plan.fulls]
     cosigners = [(name, made.cosigner) for name, made in keys.items()]
-    policy = quorum_policy(log, cosigners, required, WITNESSES).encode()
+    policy = quorum_policy(log, cosigners, required, plan.witnesses).encode()
     for directory in (network.path, *(network.node_path(name) for name in network.ports)):
         create_file(directory / POLICY_NAME, policy, PUBLIC_MODE)
     create_file(network.log_vkey_path, (log.vkey + "\n").encode(), PUBLIC_MODE)
@@ -159,7 +206,7 @@ def _make_identity(
         network=NETWORK_NAME,
         name=party.name,
         lei=party.lei,
-        endpoints=(network.endpoint(LEADER),),
+        endpoints=_endpoints(network),
         key_file_path=key_file.path,
         policy_path=path / POLICY_NAME,
     )
@@ -181,18 +228,22 @@ def claim_ports(network: LocalNetwork) -> LocalNetwork:
     Raises: SetupError: a port is taken while other nodes of the network run and know it.
     """
     stopped = [process.name for process in network.processes() if process.pid() is None]
-    taken = [name for name in stopped if not is_free(network.ports[name])]
     network = _claim_chain_port(network)
+    wanted = [(f"node {name}", network.ports[name]) for name in stopped]
+    if network.relay is not None and network.relay.pid() is None:
+        wanted += [(f"the way {link.source} - {link.target}", link.port) for link in network.links]
+    taken = [(what, port) for what, port in wanted if not is_free(port)]
     if not taken:
         return network
     if len(stopped) < len(network.ports):
+        what, port = taken[0]
         raise SetupError(
-            f"port {network.ports[taken[0]]} of node {taken[0]} is used by another program: stop that program, or "
-            "take the network down and up again"
+            f"port {port} of {what} is used by another program: stop that program, or take the network down and up again"
         )
-    ports = dict(zip(network.ports, free_ports(len(network.ports)), strict=True))
-    moved = replace(network, ports=ports)
-    for name in ports:
+    if network.relay is not None:
+        stop_all([network.relay])
+    moved = _with_ports(network)
+    for name in moved.ports:
         _move_node(moved, name)
     for party in moved.parties:
         _move_profile(moved, party)
@@ -212,13 +263,19 @@ def _claim_chain_port(network: LocalNetwork) -> LocalNetwork:
 def _move_node(network: LocalNetwork, name: str) -> None:
     path = network.node_path(name) / CONFIG_NAME
     config = load_config(path)
-    leader = network.endpoint(LEADER) if config.leader_endpoint else ""
-    moved = replace(config, listen=network.endpoint(name), leader_endpoint=leader)
+    leader = network.plan.followed(name)
+    dialled = network.dialled(name, leader) if leader else ""
+    moved = replace(config, listen=network.endpoint(name), leader_endpoint=dialled)
     write_config(path, moved, replace=True)
 
 
 def _move_profile(network: LocalNetwork, party: Party) -> None:
     path = network.identity_path(party.name)
-    profile = replace(IdentityDirectory.open(path).profile, endpoints=(network.endpoint(LEADER),))
-    text = render_settings(profile, heading="A participant of the clearing ledger.", base=path)
+    moved = replace(IdentityDirectory.open(path).profile, endpoints=_endpoints(network))
+    text = render_settings(moved, heading="A participant of the clearing ledger.", base=path)
     replace_file(path / PROFILE_NAME, text.encode(), PUBLIC_MODE)
+
+
+def _endpoints(network: LocalNetwork) -> tuple[str, ...]:
+    """Return where parties send transactions: to every operator, the first first."""
+    return tuple(network.endpoint(name) for name in network.plan.operators)

@@ -8,6 +8,7 @@ The LEIs have right check digits and a prefix that no issuer of LEIs has ("TEST"
 
 from __future__ import annotations
 
+import enum
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,18 +17,24 @@ from clearing.errors import DecodeError
 from clearing.identifiers import check_lei, make_lei
 from clearing.rules.registry import Asset
 from clearing.types import NettingMethod, Role
+from node.errors import SetupError
 
 NETWORK_NAME = "testnet.clearing.example"
 """Name of every test network; two of them differ by their network id, the hash of their genesis."""
 
 LEADER = "central-bank"
-"""The node that orders transactions and holds the log's key."""
+"""The node that is asked unless another is named; where one node orders, it is this one."""
 
 NODES = ("central-bank", "ministry", "p01", "p02", "p03")
-"""Nodes of a test network, whatever its number of participants."""
+"""Nodes of a test network of one operator, whatever its number of participants."""
 
 WITNESSES = ("p01", "p02", "p03")
-"""Nodes that hold only the bodies of their own participant."""
+"""Nodes that hold only the bodies of their own participant, where there is one operator."""
+
+OPERATORS_DEFAULT = 4
+OPERATORS_MIN = 4
+"""Fewer survive no fault: of 3f + 1 operators f may fail."""
+OPERATORS_MAX = 10
 
 PARTICIPANTS_DEFAULT = 6
 PARTICIPANTS_MIN = 3
@@ -45,6 +52,71 @@ class Party:
     name: str
     role: Role
     lei: str
+
+
+class Engine(enum.StrEnum):
+    """Who orders a network's transactions."""
+
+    EMBEDDED = "embedded"
+    """One operator, the central bank."""
+    COMETBFT = "cometbft"
+    """Several operators, by CometBFT."""
+
+
+class Runner(enum.StrEnum):
+    """As what a network's nodes run."""
+
+    PROCESSES = "processes"
+    """Processes of this machine, on loopback."""
+    DOCKER = "docker"
+    """Containers on a network of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which nodes a network has.
+
+    operators order transactions, fulls apply them again, witnesses hold their own participant's bodies; `nodes` are all
+    of them, in the order in which they are shown.
+    """
+
+    engine: Engine
+    operators: tuple[str, ...]
+    fulls: tuple[str, ...]
+    witnesses: tuple[str, ...]
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """All nodes."""
+        return (*self.operators, *self.fulls, *self.witnesses)
+
+    def followed(self, node: str) -> str:
+        """Return the operator from which a node receives its blocks, "" for an operator."""
+        followers = (*self.fulls, *self.witnesses)
+        if node not in followers:
+            return ""
+        # Spread, so that no operator feeds all of them.
+        return self.operators[followers.index(node) % len(self.operators)]
+
+
+def plan_of(engine: Engine, operators: int | None = None) -> Plan:
+    """Return the nodes of a network; `operators` is their number where there are several.
+
+    Raises: SetupError: the engine cannot have so many.
+    """
+    if engine is Engine.EMBEDDED:
+        if operators not in (None, 1):
+            raise SetupError(
+                f"--operators {operators}: the embedded engine has one; give --engine {Engine.COMETBFT}"
+            )
+        return Plan(engine, (LEADER,), ("ministry",), WITNESSES)
+    count = operators or OPERATORS_DEFAULT
+    if not OPERATORS_MIN <= count <= OPERATORS_MAX:
+        raise SetupError(
+            f"--operators {count}: give {OPERATORS_MIN} to {OPERATORS_MAX}; fewer survive no fault"
+        )
+    others = tuple(f"operator-{number}" for number in range(1, count - 1))
+    return Plan(engine, (LEADER, "ministry", *others), (), ("p01", "p02"))
 
 
 AUTHORITIES = (
@@ -83,6 +155,15 @@ ASSETS = (
 def role_name(role: Role) -> str:
     """Return a role as it is written in JSON and tables, such as central-bank."""
     return role.name.lower().replace("_", "-")
+
+
+def operator_parties(plan: Plan) -> list[Party]:
+    """Return the licensed clearing operators beside the authorities: operator-1 and on."""
+    names = [name for name in plan.operators if name.startswith("operator-")]
+    return [
+        Party(name, Role.OPERATOR, make_lei(f"TEST00OPERATOR{number:04d}"))
+        for number, name in enumerate(names, 1)
+    ]
 
 
 def numbered_parties(count: int) -> list[Party]:

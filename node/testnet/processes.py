@@ -120,8 +120,27 @@ class NodeProcess:
         self._wait(10)
 
     def terminate(self) -> None:
-        """Ask the process to end (SIGTERM); `wait_stopped` waits for it."""
+        """Ask the process to end (SIGTERM); `wait_stopped` waits for it. A paused one is resumed to hear it."""
         self._signal(signal.SIGTERM)
+        self.resume()
+
+    def pause(self) -> None:
+        """Have the process and its children stand still (SIGSTOP) where they are."""
+        self._signal_group(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Have the process and its children go on (SIGCONT); one that goes on already is left as it is."""
+        self._signal_group(signal.SIGCONT)
+
+    def is_paused(self) -> bool:
+        """Return whether the process runs but stands still."""
+        pid = self.pid()
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
+        except OSError:
+            return False
+        # The state follows the name, which is in parentheses and may hold any character.
+        return stat.rpartition(")")[2].split()[:1] == ["T"]
 
     def wait_stopped(self, seconds: float) -> None:
         """Wait until the process has ended; after `seconds` it is killed."""
@@ -134,6 +153,16 @@ class NodeProcess:
             return
         try:
             os.kill(pid, number)
+        except ProcessLookupError:
+            return
+
+    def _signal_group(self, number: signal.Signals) -> None:
+        """Signal the process and what it has started: it leads a session of its own."""
+        pid = self.pid()
+        if pid is None:
+            return
+        try:
+            os.killpg(pid, number)
         except ProcessLookupError:
             return
 

@@ -30,12 +30,16 @@ READY_POLL_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class NodeReport:
-    """One node of a test network; `pid` None where no process runs, `status` None where it does not answer."""
+    """One node of a test network; `pid` None where no process runs, `status` None where it does not answer.
+
+    paused: it runs but stands still, and was not asked.
+    """
 
     name: str
     endpoint: str
     pid: int | None
     status: NodeStatus | None
+    paused: bool = False
 
     @property
     def is_healthy(self) -> bool:
@@ -67,14 +71,15 @@ class Observer:
 
     def node(self, name: str) -> NodeReport:
         """Return how one node stands; asks only where a process runs."""
-        pid = self._network.process(name).pid()
+        process = self._network.process(name)
+        pid, paused = process.pid(), process.is_paused()
         status = None
-        if pid is not None:
+        if pid is not None and not paused:
             try:
                 status = self._clients[name].status()
             except ClientError:
                 status = None
-        return NodeReport(name, self._network.endpoint(name), pid, status)
+        return NodeReport(name, self._network.endpoint(name), pid, status, paused)
 
     def nodes(self) -> list[NodeReport]:
         """Return how all nodes stand, in the network's order, asked at the same time."""

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from node.testnet.control import stop_network
 from node.testnet.layout import LocalNetwork
-from node.testnet.processes import stop_all
 from tests.node.cli.network_kit import Net, facts, ok
 
 
@@ -17,7 +17,7 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Net]:
     made = facts("testnet", "up", "--dir", path, "--participants", "4")
     assert [node["healthy"] for node in made["nodes"]] == [True] * 5
     yield Net(path)
-    stop_all(LocalNetwork.open(path).all_processes())
+    stop_network(LocalNetwork.open(path))
 
 
 @pytest.fixture(scope="session")

@@ -21,12 +21,19 @@ pytestmark = pytest.mark.slow
 
 def test_status_is_what_scripts_rely_on(net: Net) -> None:
     status = facts("testnet", "status", "--dir", net.path)
-    assert set(status) == {"network", "policy", "bitcoin", "nodes", "participants", "assets"}
+    assert set(status) == {
+        *("network", "policy", "bitcoin", "nodes", "participants", "assets"),
+        *("engine", "runner", "faults", "finality_lag_leaves"),
+    }
     bitcoin = status["bitcoin"]
     assert set(bitcoin) == {"network", "rpc_url", "height"}
     assert bitcoin["network"] == "regtest"
     with BitcoinRpc(bitcoin["rpc_url"]) as rpc:
         assert rpc.check(Network.REGTEST).blocks == bitcoin["height"]
+    assert (status["engine"], status["runner"]) == ("embedded", "processes")
+    assert status["faults"] == {"partition": [], "loss_percent": {}, "lies": {}}
+    assert status["finality_lag_leaves"] == 0
+    assert [node["follows"] for node in status["nodes"]] == [None, *["central-bank"] * 4]
     assert [node["name"] for node in status["nodes"]] == list(NODES)
     assert [node["role"] for node in status["nodes"]] == [
         "central-bank",
@@ -39,7 +46,10 @@ def test_status_is_what_scripts_rely_on(net: Net) -> None:
         assert set(node) == {
             *("name", "role", "lei", "endpoint", "pid", "healthy"),
             *("height", "log_size", "log_root", "state_root", "final_size"),
+            *("follows", "paused", "condition", "detail", "behind_leaves", "finality_lag_leaves"),
         }
+        assert (node["paused"], node["condition"], node["detail"]) == (False, "serving", "")
+        assert (node["behind_leaves"], node["finality_lag_leaves"]) == (0, 0)
         os.kill(node["pid"], 0)
         assert node["healthy"] is True
         assert len(bytes.fromhex(node["log_root"])) == 32
@@ -83,7 +93,7 @@ def test_a_lost_node_is_reported_and_comes_back(net: Net, settled: tuple[int, in
     status = facts("testnet", "status", "--dir", net.path)
     lost = {node["name"]: node for node in status["nodes"]}["p03"]
     assert (lost["healthy"], lost["pid"], lost["log_size"]) == (False, None, None)
-    assert facts("cycle", "list", *net.as_("p01"))
+    assert facts("obligations", *net.as_("p01")) is not None
     again = facts("testnet", "up", "--dir", net.path)
     assert all(node["healthy"] for node in again["nodes"])
     assert len({node["log_root"] for node in again["nodes"]}) == 1

@@ -148,9 +148,11 @@ def test_a_network_half_made_leaves_nothing_in_the_way(tmp_path: Path) -> None:
         "{",
         "[]",
         "{}",
-        '{"version": 1, "parties": [], "nodes": {}}',
-        '{"version": 1, "parties": [{"name": "a", "role": "king", "lei": "x"}], "nodes": {"central-bank": 1}}',
+        '{"version": 2, "parties": [], "nodes": {}}',
+        '{"version": 2, "parties": [{"name": "a", "role": "king", "lei": "x"}], "nodes": {"central-bank": 1}}',
         '{"version": 9, "parties": [], "nodes": {"central-bank": 1}}',
+        '{"version": 2, "parties": [], "engine": "embedded", "operators": 1, "runner": "processes", "links": [], "nodes": {"p01": 1}}',
+        '{"version": 2, "parties": [], "engine": "raft", "operators": 1, "runner": "processes", "links": [], "nodes": {}}',
     ],
 )
 def test_a_damaged_index_is_named(tmp_path: Path, text: str) -> None:
@@ -179,3 +181,24 @@ def test_a_taken_port_moves_the_whole_network(tmp_path: Path) -> None:
     profile = IdentityDirectory.open(moved.identity_path("p03")).profile
     assert profile.endpoints == (moved.endpoint(LEADER),)
     assert json.loads((moved.path / INDEX_NAME).read_text())["nodes"] == moved.ports
+
+
+def test_followers_of_a_relayed_network_dial_the_relay(tmp_path: Path) -> None:
+    network = make_network(tmp_path / "n", numbered_parties(3), relayed=True)
+    assert LocalNetwork.open(network.path) == network
+    assert [(link.source, link.target) for link in network.links] == [
+        (name, LEADER) for name in NODES[1:]
+    ]
+    for link in network.links:
+        assert link.target_port == network.ports[LEADER]
+        config = load_config(network.node_path(link.source) / "node.toml")
+        assert config.leader_endpoint == f"{LOOPBACK}:{link.port}"
+    ports = [*network.ports.values(), *(link.port for link in network.links)]
+    assert len(set(ports)) == len(ports)
+    with socket.socket() as taken:
+        taken.bind((LOOPBACK, network.links[1].port))
+        taken.listen()
+        moved = claim_ports(network)
+    assert network.links[1].port not in {link.port for link in moved.links}
+    config = load_config(moved.node_path("p01") / "node.toml")
+    assert config.leader_endpoint == moved.dialled("p01", LEADER) != moved.endpoint(LEADER)

@@ -1,0 +1,169 @@
+"""Starting, stopping and disturbing the nodes of a test network, whatever they run as.
+
+Lives here: the order of steps that the verbs of `clearing testnet` stand for. May not live here: how a process or a
+container is handled (processes.py, containers.py), what is carried where (relay.py), printing (cli).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+
+from node.config import CONFIG_NAME
+from node.errors import SetupError
+from node.testnet.faults import Faults, check_node
+from node.testnet.layout import LocalNetwork
+from node.testnet.processes import NodeProcess, stop_all
+from node.testnet.relay import wait_applied
+from node.testnet.status import NodeReport, observed
+
+STOP_S = 10.0
+
+LIAR = "tests.network.liar"
+"""The lying build of a node: it lies in the repository's tests and is in no package."""
+
+
+def start_network(
+    network: LocalNetwork, seconds: float, done: Callable[[list[NodeReport]], None] | None = None
+) -> None:
+    """Start what does not run, and wait until the network makes things final; `done` is told each look.
+
+    Raises: SetupError: a node ends, or it takes longer; what was started is stopped again.
+    """
+    started: list[NodeProcess] = []
+    try:
+        relay = network.relay
+        if relay is not None and relay.pid() is None:
+            started.append(relay)
+            relay.start()
+            wait_applied(network, Faults.load(network.path).serial)
+        chain = network.bitcoin
+        if chain is not None and chain.process.pid() is None:
+            started.append(chain.process)
+            chain.start()
+        down = [name for name in network.ports if network.process(name).pid() is None]
+        started += (start_node(network, name) for name in down)
+        with observed(network) as observer:
+            observer.wait_ready(seconds, done)
+    except BaseException:
+        stop_all(started)
+        raise
+
+
+def stop_network(network: LocalNetwork) -> list[str]:
+    """Stop every node, then relay and Bitcoin chain; faults end with it. Returns the names of the nodes that ran.
+
+    Raises: SetupError: a node does not stop.
+    """
+    stopped = stop_all(network.processes(), STOP_S)
+    left = [process.name for process in network.processes() if process.pid() is not None]
+    if left:
+        raise SetupError(f"{', '.join(left)} did not stop: try again")
+    stop_all(network.all_processes(), STOP_S)
+    faults = Faults.load(network.path)
+    if faults != Faults(faults.serial):
+        Faults(faults.serial + 1).save(network.path)
+    return stopped
+
+
+def start_node(network: LocalNetwork, name: str) -> NodeProcess:
+    """Start a node, as the liar that it is told to be, unless it runs; returns its process.
+
+    Raises: SetupError: it cannot be started.
+    """
+    check_node(name, tuple(network.ports))
+    process = network.process(name)
+    how = Faults.load(network.path).lies.get(name)
+    if how:
+        config = str((network.node_path(name) / CONFIG_NAME).resolve())
+        process = NodeProcess(
+            name, process.pid_file, process.log_file, ("-m", LIAR, how, "--config", config)
+        )
+    process.start()
+    return process
+
+
+def stop_node(network: LocalNetwork, name: str, *, at_once: bool = False) -> bool:
+    """Stop a node, or kill it `at_once`; returns whether it ran.
+
+    Raises: SetupError: no such node.
+    """
+    check_node(name, tuple(network.ports))
+    process = network.process(name)
+    if process.pid() is None:
+        return False
+    if at_once:
+        process.kill()
+    else:
+        stop_all([process], STOP_S)
+    return True
+
+
+def pause_node(network: LocalNetwork, name: str, *, paused: bool) -> None:
+    """Have a node stand still, or go on.
+
+    Raises: SetupError: no such node, or it does not run.
+    """
+    check_node(name, tuple(network.ports))
+    process = network.process(name)
+    if process.pid() is None:
+        raise SetupError(f"node {name} does not run: start it first")
+    (process.pause if paused else process.resume)()
+
+
+def set_faults(network: LocalNetwork, faults: Faults) -> None:
+    """Bring faults about on the ways between nodes; returns when they are on.
+
+    Raises: SetupError: the network has no relay, or it does not run.
+    """
+    if network.relay is None:
+        raise SetupError(
+            f"the nodes in {network.path} reach each other directly: make the network with `clearing testnet up`"
+        )
+    faults.save(network.path)
+    wait_applied(network, faults.serial)
+
+
+def partition(network: LocalNetwork, groups: Sequence[Sequence[str]]) -> Faults:
+    """Split the network; see Faults.partitioned."""
+    faults = Faults.load(network.path).partitioned(groups, tuple(network.ports))
+    set_faults(network, faults)
+    return faults
+
+
+def lose(network: LocalNetwork, name: str, percent: int) -> Faults:
+    """Have a node's ways lose what they carry; see Faults.losing."""
+    faults = Faults.load(network.path).losing(name, percent, tuple(network.ports))
+    set_faults(network, faults)
+    return faults
+
+
+def heal(network: LocalNetwork) -> Faults:
+    """Open all ways and lose nothing any more."""
+    faults = Faults.load(network.path).healed()
+    set_faults(network, faults)
+    return faults
+
+
+def lie(network: LocalNetwork, name: str, how: str) -> None:
+    """Have a node lie, or be honest again where `how` is ""; it is restarted.
+
+    Raises: SetupError: no such node, or the lying build is not here.
+    """
+    check_node(name, tuple(network.ports))
+    if how and not _has_liar():
+        raise SetupError(
+            f"this installation holds no node that lies, and must not: it is in the project's tests ({LIAR}); run the "
+            "command from the repository"
+        )
+    faults = Faults.load(network.path).lying(name, how)
+    stop_node(network, name)
+    faults.save(network.path)
+    start_node(network, name)
+
+
+def _has_liar() -> bool:
+    try:
+        return find_spec(LIAR) is not None
+    except ModuleNotFoundError:
+        return False
