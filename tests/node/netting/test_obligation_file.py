@@ -229,7 +229,7 @@ def test_names_of_one_slot_are_left_to_the_reader_that_cannot_be_slowed_down() -
 
 
 def test_a_large_file_goes_through_the_scan_and_reports_its_progress() -> None:
-    count = SCAN_BYTES_MIN // 10
+    count = SCAN_BYTES_MIN // 5
     data = RANKED + b"".join(b"%d,a,b,X,1,%d\n" % (row, row % 256) for row in range(count))
     read: list[int] = []
     table = read_obligations(data, read.append)

@@ -58,10 +58,11 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Yield the path of everything in a document but what says which engine ran."""
     if path != ("engine",):
         yield path
-        children = value.items() if isinstance(value, dict) else enumerate(value)
-        if isinstance(value, (dict, list)):
-            for key, child in children:
-                yield from places(child, (*path, key))
+        children: Any = value.items() if isinstance(value, dict) else ()
+        if isinstance(value, list):
+            children = enumerate(value)
+        for key, child in children:
+            yield from places(child, (*path, key))
 
 
 def at(document: Any, path: tuple[Any, ...]) -> Any:
