@@ -36,7 +36,7 @@ from clearing.records.submission import Submission
 from clearing.records.transaction import Transaction, actor_of, decode_transaction
 from clearing.rows import NoRows, Table, key_request
 from clearing.rules.governance import GENESIS_ACTIONS_MAX, decode_actions, resolve
-from clearing.rules.registry import NO_KEY, Participant, next_cut_off_ms
+from clearing.rules.registry import NO_KEY, Participant, Registry, next_cut_off_ms
 from clearing.rules.validators import next_set
 from clearing.state import Delta, Draft, Entry, State
 from clearing.types import OBLIGORS, CycleState, Role
@@ -46,10 +46,13 @@ __all__ = [
     "BlockResult",
     "Entry",
     "Outcome",
+    "Standing",
     "apply",
     "block_of_entries",
+    "first_answer",
     "genesis",
     "next_deadline_ms",
+    "screen",
 ]
 
 
@@ -241,14 +244,81 @@ def next_deadline_ms(state: State, after_ms: int) -> int | None:
     return min(due, default=None)
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What screening reads: registers, network id, the time licences are judged at, and the first answers given.
+
+    known: REQUESTS row of a key, or None.
+    """
+
+    registry: Registry
+    network_id: bytes
+    time_ms: int
+    known: Callable[[bytes], bytes | None]
+
+
+def screen(
+    standing: Standing, transaction: Transaction, *, with_commitment: bool
+) -> Outcome | None:
+    """Return what can be said of a transaction without executing it: a repetition or a refusal; None for nothing yet.
+
+    What passes may still be refused when its turn comes. with_commitment: hash the whole body too.
+    """
+    first = first_answer(standing, transaction)
+    if isinstance(first, Outcome):
+        return first
+    admitted = _admit(standing, transaction, exists=first, with_commitment=with_commitment)
+    if isinstance(admitted, Outcome):
+        return admitted
+    _, actor = admitted
+    code = _permission(transaction, actor, standing.time_ms)
+    return None if code is RejectCode.OK else refused(code)
+
+
 def _execute(draft: Draft, transaction: Transaction) -> Outcome:
     """Check one transaction in the order of the reject codes, let its handler act, and remember its first answer."""
-    key = key_request(actor_of(transaction), transaction.client_id)
-    digest = hashlib.sha256(transaction.leaf).digest()
-    known = draft.get(Table.REQUESTS, key)
+
+    def known(key: bytes) -> bytes | None:
+        return draft.get(Table.REQUESTS, key)
+
+    standing = Standing(draft.registry, draft.network_id, draft.time_ms, known)
+    first = first_answer(standing, transaction)
+    if isinstance(first, Outcome):
+        return first
+    admitted = _admit(standing, transaction, exists=first, with_commitment=True)
+    if isinstance(admitted, Outcome):
+        return admitted
+    payload, actor = admitted
+    code = _permission(transaction, actor, draft.time_ms)
+    if code is not RejectCode.OK:
+        return refused(code)
+    if isinstance(transaction, Submission):
+        outcome = obligations.submit(draft, transaction)
+    else:
+        outcome = _RULES[transaction.kind].handle(draft, transaction, payload)
+    if outcome.code is RejectCode.OK:
+        key = key_request(actor_of(transaction), transaction.client_id)
+        draft.put(Table.REQUESTS, key, outcome.index.to_bytes(8, "big") + _digest(transaction))
+    return outcome
+
+
+def _digest(transaction: Transaction) -> bytes:
+    return hashlib.sha256(transaction.leaf).digest()
+
+
+def first_answer(standing: Standing, transaction: Transaction) -> Outcome | bool:
+    """Return the first answer to these bytes; else whether their id was used for others."""
+    row = standing.known(key_request(actor_of(transaction), transaction.client_id))
     # A repetition gets the first answer, whatever has changed since.
-    if known is not None and known[8:] == digest:
-        return Outcome(RejectCode.OK, int.from_bytes(known[:8], "big"), repeated=True)
+    if row is not None and row[8:] == _digest(transaction):
+        return Outcome(RejectCode.OK, int.from_bytes(row[:8], "big"), repeated=True)
+    return row is not None
+
+
+def _admit(
+    standing: Standing, transaction: Transaction, *, exists: bool, with_commitment: bool
+) -> Outcome | tuple[Any, Participant]:
+    """Return the parsed payload and the actor, or why a transaction is none of this ledger's."""
     # A payload must be a canonical record of its kind.
     payload = None
     if isinstance(transaction, Instruction):
@@ -256,19 +326,14 @@ def _execute(draft: Draft, transaction: Transaction) -> Outcome:
             payload = _PAYLOADS[transaction.kind](transaction.payload)
         except DecodeError:
             return refused(RejectCode.MALFORMED)
-    actor = draft.registry.participant(actor_of(transaction))
+    actor = standing.registry.participant(actor_of(transaction))
     if actor is None:
         return refused(RejectCode.UNKNOWN_ACTOR)
-    code = _authenticity(draft, transaction, actor)
+    code = _authenticity(standing.network_id, transaction, actor, with_commitment=with_commitment)
     if code is not RejectCode.OK:
         return refused(code)
     # The id was used for something else by the same actor.
-    if known is not None:
-        return refused(RejectCode.EXISTS_DIFFERENT)
-    outcome = _dispatch(draft, transaction, actor, payload)
-    if outcome.code is RejectCode.OK:
-        draft.put(Table.REQUESTS, key, outcome.index.to_bytes(8, "big") + digest)
-    return outcome
+    return refused(RejectCode.EXISTS_DIFFERENT) if exists else (payload, actor)
 
 
 def _key_of(transaction: Transaction, actor: Participant) -> bytes:
@@ -278,36 +343,33 @@ def _key_of(transaction: Transaction, actor: Participant) -> bytes:
     return actor.public_key
 
 
-def _authenticity(draft: Draft, transaction: Transaction, actor: Participant) -> RejectCode:
+def _authenticity(
+    network_id: bytes, transaction: Transaction, actor: Participant, *, with_commitment: bool
+) -> RejectCode:
     key = _key_of(transaction, actor)
     # NO_KEY is a point of small order, under which anybody's signature may verify.
     if key == NO_KEY:
         return RejectCode.BAD_SIGNATURE
     try:
-        transaction.verify_signature(draft.network_id, key)
+        transaction.verify_signature(network_id, key)
     except VerificationError:
         return RejectCode.BAD_SIGNATURE
     try:
-        transaction.verify_commitment()
+        if with_commitment:
+            transaction.verify_commitment()
     except VerificationError:
         return RejectCode.COMMITMENT_MISMATCH
     return RejectCode.OK
 
 
-def _dispatch(draft: Draft, transaction: Transaction, actor: Participant, payload: Any) -> Outcome:
-    licensed = actor.is_licensed(draft.time_ms)
-    if isinstance(transaction, Submission):
-        if not licensed:
-            return refused(RejectCode.NOT_LICENSED)
-        if actor.role not in _OBLIGORS_ONLY:
-            return refused(RejectCode.ROLE_NOT_ALLOWED)
-        return obligations.submit(draft, transaction)
-    rule = _RULES[transaction.kind]
-    if rule.needs_licence and not licensed:
-        return refused(RejectCode.NOT_LICENSED)
-    if actor.role not in rule.roles:
-        return refused(RejectCode.ROLE_NOT_ALLOWED)
-    return rule.handle(draft, transaction, payload)
+def _permission(transaction: Transaction, actor: Participant, time_ms: int) -> RejectCode:
+    """Return why `actor` may not do this at block time `time_ms`, or OK."""
+    licensed = actor.is_licensed(time_ms)
+    rule = None if isinstance(transaction, Submission) else _RULES[transaction.kind]
+    if not licensed and (rule is None or rule.needs_licence):
+        return RejectCode.NOT_LICENSED
+    roles = _OBLIGORS_ONLY if rule is None else rule.roles
+    return RejectCode.OK if actor.role in roles else RejectCode.ROLE_NOT_ALLOWED
 
 
 def _finish(draft: Draft, outcomes: tuple[Outcome, ...]) -> BlockResult:

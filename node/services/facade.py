@@ -86,6 +86,15 @@ class NotServingError(NodeRefusalError):
         self.condition = condition
 
 
+class TooLargeError(NodeRefusalError):
+    """A transaction has more bytes than this network's blocks take: split the submission."""
+
+    def __init__(self, found_bytes: int, bytes_max: int) -> None:
+        """Remember the limit."""
+        super().__init__(f"the transaction has {found_bytes} bytes, this network takes {bytes_max}")
+        self.bytes_max = bytes_max
+
+
 class OutcomeUnknownError(ClearingError):
     """The node stopped while the transaction's block was being written: it may be recorded or not.
 
