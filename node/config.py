@@ -8,9 +8,11 @@ Invariant: a NodeConfig in hand has been checked, whether it came from a file or
 from __future__ import annotations
 
 import enum
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from clearing.errors import DecodeError
 from node.errors import SetupError
 from node.files import PUBLIC_MODE, create_file, read_text, replace_file
 from node.identity import Identity, IdentityKind, check_network_name, check_node_name
@@ -33,11 +35,30 @@ _GIB = 1 << 30
 _TIB = 1 << 40
 
 
+def check_operator(text: str) -> None:
+    """Accept NAME=host:port. Raises: DecodeError: any other shape."""
+    name, separator, endpoint = text.partition("=")
+    if not separator:
+        raise DecodeError(f"must be NAME=host:port, got {text[:80]!r}")
+    check_node_name(name)
+    check_dialled_endpoint(endpoint)
+
+
+def check_engine_peer(text: str) -> None:
+    """Accept NODE_ID@host:port. Raises: DecodeError: any other shape."""
+    node_id, separator, endpoint = text.partition("@")
+    if not separator or re.fullmatch("[0-9a-f]{40}", node_id) is None:
+        raise DecodeError(f"must be 40 hex digits@host:port, got {text[:80]!r}")
+    check_dialled_endpoint(endpoint)
+
+
 class ReplicaRole(enum.StrEnum):
     """What a node does in its network."""
 
     LEADER = "leader"
     """Orders blocks, holds the log's own key; one in a network."""
+    OPERATOR = "operator"
+    """One of several that order blocks together, beside its consensus engine; signs the log by a key of its own."""
     FULL = "full"
     """Sees every body, applies every block again, cosigns what it recomputed."""
     WITNESS = "witness"
@@ -74,7 +95,7 @@ class NodeConfig:
     )
     role: ReplicaRole = field(
         metadata=about(
-            '"leader" orders blocks, "full" applies them again, "witness" checks hashes alone.'
+            '"leader" orders blocks alone, "operator" with others, "full" applies them again, "witness" checks hashes alone.'
         )
     )
     data_dir: Path = field(
@@ -100,6 +121,47 @@ class NodeConfig:
             check=check_node_name,
         ),
     )
+    operators: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            "Operators of a network of several, NAME=host:port: an operator lists the others; a follower lists those it follows, the first that answers.",
+            check=check_operator,
+        ),
+    )
+    consensus_dir: Path | None = field(
+        default=None,
+        metadata=about(
+            "Directory of the consensus engine, its keys, blocks and votes; operators need it, on a local disk."
+        ),
+    )
+    consensus_listen: str = field(
+        default="127.0.0.1:26656",
+        metadata=about(
+            "Address on which the consensus engine meets the other operators' engines, host:port.",
+            check=check_dialled_endpoint,
+        ),
+    )
+    consensus_peers: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            "The other operators' engines, NODE_ID@host:port; `clearing node status` and `node init` print a node's id.",
+            check=check_engine_peer,
+        ),
+    )
+    consensus_commit_wait_ms: int = field(
+        default=200,
+        metadata=about(
+            "Pause of the engine after a block, in which more transactions gather; the same on all operators.",
+            unit="milliseconds",
+            check=between(0, 60_000),
+        ),
+    )
+    cometbft_path: Path | None = field(
+        default=None,
+        metadata=about(
+            "The consensus engine's program; without it, the one on PATH, or one built once by Go."
+        ),
+    )
     tls_authority_path: Path = field(
         metadata=about("Certificates of the authorities that peers are trusted by, PEM.")
     )
@@ -113,7 +175,7 @@ class NodeConfig:
     log_key_path: Path | None = field(
         default=None,
         metadata=about(
-            "The sealed Ed25519 key of the log itself; the leader needs it, others must not have it."
+            "The sealed Ed25519 key that signs the log; the leader needs the one, each operator its own, others none."
         ),
     )
     instruction_key_path: Path | None = field(
@@ -195,13 +257,40 @@ class NodeConfig:
                     "log_key_path: the leader signs the log's checkpoints; name the log's sealed key"
                 )
             return
-        if not self.leader_endpoint or not self.leader_name:
+        if self.role is ReplicaRole.OPERATOR:
+            self._check_operator()
+            return
+        if not self.operators and not (self.leader_endpoint and self.leader_name):
             raise SetupError(
-                "leader_endpoint, leader_name: a follower needs both; name the leader's address and node name"
+                "leader_endpoint, leader_name: a follower needs both; name the leader's address and node name, or list operators"
             )
         # A second holder of the log's key could sign a second history.
         if self.log_key_path is not None:
             raise SetupError("log_key_path: only the leader holds the log's key; remove it here")
+
+    def _check_operator(self) -> None:
+        # Nobody leads where several order.
+        if self.leader_endpoint or self.leader_name:
+            raise SetupError(
+                "leader_endpoint, leader_name: an operator follows nobody; list the others under operators"
+            )
+        if self.log_key_path is None:
+            raise SetupError("log_key_path: an operator signs the log by a key of its own; name it")
+        if self.consensus_dir is None:
+            raise SetupError("consensus_dir: an operator needs its consensus engine's directory")
+
+    @property
+    def leaders(self) -> tuple[tuple[str, str], ...]:
+        """Name and host:port of each node that a follower may follow, in order of preference."""
+        if self.leader_endpoint:
+            return ((self.leader_name, self.leader_endpoint),)
+        return self.other_operators
+
+    @property
+    def other_operators(self) -> tuple[tuple[str, str], ...]:
+        """Name and host:port of each operator that this node knows."""
+        pairs = (entry.split("=", 1) for entry in self.operators)
+        return tuple((name, endpoint) for name, endpoint in pairs)
 
     @property
     def identity(self) -> Identity:

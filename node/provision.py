@@ -9,8 +9,8 @@ of them exist; block 0 is written once, into an empty store.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clearing import ledger
@@ -18,7 +18,7 @@ from clearing.log.keys import SignatureType, VerifierKey
 from clearing.log.policy import Group, Log, Policy, Witness
 from clearing.rules.governance import encode_actions
 from clearing.rules.registry import Action
-from node.config import CONFIG_NAME, NodeConfig, ReplicaRole, write_config
+from node.config import CONFIG_NAME, NodeConfig, ReplicaRole, load_config, write_config
 from node.errors import SetupError
 from node.files import PUBLIC_MODE, create_file, make_private_directory
 from node.keys import KeyFile, Passphrase, SigningKey, create_key_file
@@ -29,6 +29,8 @@ from node.pki import (
     Authority,
     Validity,
 )
+from node.sequencer.cometbft.home import HomeKeys, genesis_document, make_home, read_keys
+from node.sequencer.cometbft.home import write_genesis as engine_genesis
 from node.store import Store
 
 KEY_FILE_NAME = "seal.key"
@@ -37,6 +39,9 @@ LOG_KEY_NAME = "log.key"
 INSTRUCTION_KEY_NAME = "instruction.key"
 POLICY_NAME = "policy"
 DATA_NAME = "data"
+ENGINE_NAME = "consensus"
+
+_SIGNING = (ReplicaRole.LEADER, ReplicaRole.OPERATOR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +54,22 @@ class NodePlace:
     listen: str
     leader_endpoint: str = ""
     leader_name: str = ""
+    operators: tuple[str, ...] = ()
+    consensus_listen: str = "127.0.0.1:26656"
 
 
 @dataclass(frozen=True, slots=True)
 class NodeKeys:
-    """Public halves of a new node's keys: its cosigner key, on the leader the log's, and its node key.
+    """Public halves of a new node's keys: its cosigner key, on leader and operators the log's, and its node key.
 
     instruction: 32 bytes, to be registered as the node key of its participant; None on a witness replica, which reports
-    nothing.
+    nothing. engine: of an operator's consensus engine; its consensus_key goes into the register by SET_VALIDATOR.
     """
 
     cosigner: VerifierKey
     log: VerifierKey | None
     instruction: bytes | None
+    engine: HomeKeys | None = None
 
 
 def log_origin(network: str) -> str:
@@ -112,6 +120,7 @@ def make_node(
         if log
         else None,
         instruction.public_key if instruction else None,
+        make_home(config.consensus_dir) if config.consensus_dir else None,
     )
 
 
@@ -128,11 +137,14 @@ def node_config(directory: Path, place: NodePlace, *, with_key_file: bool) -> No
         listen=place.listen,
         leader_endpoint=place.leader_endpoint,
         leader_name=place.leader_name,
+        operators=place.operators,
+        consensus_dir=directory / ENGINE_NAME if place.role is ReplicaRole.OPERATOR else None,
+        consensus_listen=place.consensus_listen,
         tls_authority_path=directory / AUTHORITY_CERTIFICATE_NAME,
         tls_certificate_path=directory / CERTIFICATE_NAME,
         tls_key_path=directory / KEY_NAME,
         signing_key_path=directory / SIGNING_KEY_NAME,
-        log_key_path=directory / LOG_KEY_NAME if place.role is ReplicaRole.LEADER else None,
+        log_key_path=directory / LOG_KEY_NAME if place.role in _SIGNING else None,
         instruction_key_path=(
             None if place.role is ReplicaRole.WITNESS else directory / INSTRUCTION_KEY_NAME
         ),
@@ -158,6 +170,68 @@ def quorum_policy(
     )
     witnesses = tuple(Witness(name, key) for name, key in cosigners)
     return Policy((Log(log),), witnesses, groups, "quorum")
+
+
+def operators_policy(
+    logs: Sequence[VerifierKey],
+    cosigners: Sequence[tuple[str, VerifierKey]],
+    operators: Sequence[str],
+) -> Policy:
+    """Return the policy of a network of several operators: final is what more than two thirds of them have cosigned.
+
+    logs: each operator's key of the log, all under one origin. cosigners: node name and key of each witness, in order,
+    operators and others; others cosign for their own sake.
+    Raises: DecodeError: a name or key that a policy cannot hold.
+    """
+    quorum = Group("operators", 2 * len(operators) // 3 + 1, tuple(operators))
+    witnesses = tuple(Witness(name, key) for name, key in cosigners)
+    return Policy(tuple(map(Log, logs)), witnesses, (quorum,), quorum.name)
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorAddress:
+    """Where the others reach an operator: its node and its consensus engine, host:port each."""
+
+    node: str
+    engine: str
+
+
+def connect_operators(
+    directories: Mapping[str, Path], addresses: Mapping[str, OperatorAddress]
+) -> None:
+    """Write into each operator's node.toml where the others are; again after a move.
+
+    directories: of each operator's node, by name; addresses: the same names.
+    Raises: SetupError: a configuration is missing, is no operator's, or cannot be written.
+    """
+    configs = {name: load_config(path / CONFIG_NAME) for name, path in directories.items()}
+    ids = {}
+    for name, config in configs.items():
+        if config.consensus_dir is None:
+            raise SetupError(f"{directories[name]} is no operator's: it names no consensus_dir")
+        ids[name] = read_keys(config.consensus_dir).node_id
+    for name, config in configs.items():
+        others = [other for other in configs if other != name]
+        connected = replace(
+            config,
+            operators=tuple(f"{other}={addresses[other].node}" for other in others),
+            consensus_peers=tuple(f"{ids[other]}@{addresses[other].engine}" for other in others),
+        )
+        write_config(directories[name] / CONFIG_NAME, connected, replace=True)
+
+
+def write_operators_genesis(
+    directories: Iterable[Path], time_ms: int, actions: Sequence[Action]
+) -> bytes:
+    """Write the same genesis.json for each operator's engine and return the network's id, 32 bytes.
+
+    Block 0 comes from it: the operators' databases stay empty until they start.
+    Raises: SetupError: one is there; DecodeError: an action is refused, or none makes a validator.
+    """
+    document = genesis_document(time_ms, actions)
+    for directory in directories:
+        engine_genesis(directory / ENGINE_NAME, document)
+    return ledger.genesis(time_ms, encode_actions(actions)).delta.network_id
 
 
 def write_genesis(data_dir: Path, time_ms: int, actions: Sequence[Action]) -> bytes:

@@ -30,6 +30,7 @@ from node.services.facade import (
     NotHeldError,
     NotLeaderError,
     NotServingError,
+    TooLargeError,
     UnknownHeadError,
     WrongNetworkError,
 )
@@ -57,6 +58,7 @@ class Refusal(enum.StrEnum):
     NOT_LEADER = "NOT_LEADER"
     NOT_HELD = "NOT_HELD"
     QUEUE_FULL = "QUEUE_FULL"
+    TOO_LARGE = "TOO_LARGE"
     TOO_MANY_CALLS = "TOO_MANY_CALLS"
     ROLLBACK = "ROLLBACK"
     WRONG_NETWORK = "WRONG_NETWORK"
@@ -101,6 +103,10 @@ _REFUSALS: dict[Refusal, tuple[grpc.StatusCode, str]] = {
     Refusal.QUEUE_FULL: (
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         "Send the same bytes again after the retry time.",
+    ),
+    Refusal.TOO_LARGE: (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "Split the submission: the metadata say how many bytes a transaction may have.",
     ),
     Refusal.TOO_MANY_CALLS: (
         grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -251,6 +257,8 @@ def of_refusal(error: NodeRefusalError) -> RpcError:
             return refusal(Refusal.NOT_HELD, str(error), leader_endpoint=endpoint)
         case BusyError(retry_after_ms=retry_after_ms):
             return refusal(Refusal.QUEUE_FULL, str(error), retry_after_ms)
+        case TooLargeError(bytes_max=bytes_max):
+            return refusal(Refusal.TOO_LARGE, str(error), transaction_bytes_max=str(bytes_max))
         case WrongNetworkError():
             return refusal(Refusal.WRONG_NETWORK, str(error))
         case UnknownHeadError():

@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import datetime as dt
 import functools
+import itertools
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -37,8 +38,11 @@ from node.replication.follower import Follower
 from node.replication.leader import Leader
 from node.replication.link import Link
 from node.replication.member import Membership
+from node.replication.operators import Operator
 from node.replication.replica import FullReplica, Replica, WitnessReplica
 from node.sequencer.clock import BlockClock
+from node.sequencer.cometbft.driver import CometSequencer
+from node.sequencer.cometbft.home import block_zero_of, sockets_of
 from node.sequencer.driver import Machine
 from node.sequencer.embedded import EmbeddedSequencer, Limits
 from node.services.facade import NodeKind
@@ -58,6 +62,7 @@ OBSERVE_EVERY_S = 1.0
 
 _KINDS = {
     ReplicaRole.LEADER: NodeKind.LEADER,
+    ReplicaRole.OPERATOR: NodeKind.OPERATOR,
     ReplicaRole.FULL: NodeKind.FULL_REPLICA,
     ReplicaRole.WITNESS: NodeKind.WITNESS_REPLICA,
 }
@@ -88,12 +93,14 @@ def open_trust(config: NodeConfig, passphrase: Passphrase | None) -> Trust:
     does not list it.
     """
     policy = Policy.parse(read_public(config.policy_path))
-    if len(policy.logs) != 1:
+    origins = {log.key.name for log in policy.logs}
+    # Operators sign the one log, each by a key of its own; a leader has the log's only key.
+    if len(origins) != 1 or (config.role is ReplicaRole.LEADER and len(policy.logs) != 1):
         raise SetupError(
-            f"{config.policy_path} lists {len(policy.logs)} logs and must list one: the embedded "
-            "sequencer has one key"
+            f"{config.policy_path} lists {len(policy.logs)} logs of {len(origins)} origins: it must "
+            "list one, or for several operators each one's key under the same origin"
         )
-    log_key = policy.logs[0].key
+    (origin,) = origins
     secret: Secret | None = KeyFile(config.key_file_path) if config.key_file_path else passphrase
     if secret is None:
         raise SetupError(f"{config.signing_key_path} needs a passphrase, or name key_file_path")
@@ -112,16 +119,16 @@ def open_trust(config: NodeConfig, passphrase: Passphrase | None) -> Trust:
         )
     log = None
     if config.log_key_path is not None:
-        log = LogSigner(SigningKey.load(config.log_key_path, secret), log_key.name)
-        if log.key != log_key:
+        log = LogSigner(SigningKey.load(config.log_key_path, secret), origin)
+        if log.key not in [listed_log.key for listed_log in policy.logs]:
             raise SetupError(
-                f"{config.log_key_path} is not the log's key in {config.policy_path}: restore the "
+                f"{config.log_key_path} is no key of the log in {config.policy_path}: restore the "
                 "pair"
             )
     instruction = None
     if config.instruction_key_path is not None:
         instruction = SigningKey.load(config.instruction_key_path, secret)
-    return Trust(policy, log_key.name, cosigner, log, instruction)
+    return Trust(policy, origin, cosigner, log, instruction)
 
 
 def open_store(config: NodeConfig) -> tuple[Store, RollbackDetectedError | None]:
@@ -146,7 +153,8 @@ def open_store(config: NodeConfig) -> tuple[Store, RollbackDetectedError | None]
     except RollbackDetectedError as error:
         # A follower that knows what it signed may catch up with it; one that does not would tell
         # a restarted leader less than it has signed, and so must not follow.
-        if not is_leader and not (config.data_dir / HEADS_FILE).exists():
+        follows = config.role in (ReplicaRole.FULL, ReplicaRole.WITNESS)
+        if follows and not (config.data_dir / HEADS_FILE).exists():
             store.close()
             raise
         _log.critical("rollback detected", reason=str(error))
@@ -220,10 +228,19 @@ class Runtime:
         if trust.instruction is not None:
             self.clerk = Clerk(trust.instruction, config.node_name, lambda: self.member)
         membership = Membership(
-            config.node_name, _KINDS[config.role], trust.origin, config.leader_endpoint
+            config.node_name,
+            _KINDS[config.role],
+            trust.origin,
+            next((endpoint for _, endpoint in config.leaders), "")
+            if config.role is not ReplicaRole.OPERATOR
+            else "",
         )
         begin: Callable[[], None]
-        if trust.log is not None:
+        if trust.log is not None and config.role is ReplicaRole.OPERATOR:
+            operator = self._operator(membership, store, trust, trust.log)
+            self.member = operator
+            begin = functools.partial(self._operate, operator, rollback)
+        elif trust.log is not None:
             leader = self._leader(membership, store, trust, trust.log, confirm_time=confirm_time)
             self.member = leader
             begin = functools.partial(self._lead, leader, rollback)
@@ -276,6 +293,44 @@ class Runtime:
             on_halt=self.halt,
         )
 
+    def _operator(
+        self, membership: Membership, store: Store, trust: Trust, log: LogSigner
+    ) -> Operator:
+        home = self.config.consensus_dir
+        if home is None:
+            raise SetupError("consensus_dir: an operator needs its consensus engine's directory")
+        machine = Machine(store)
+        check_state(store, machine.state)
+        # So that a new operator knows who may ask it before its engine has brought the first block.
+        if store.tip is None:
+            machine.commit(block_zero_of(home))
+        return Operator(
+            membership,
+            machine,
+            Broadcast(self._loop),
+            policy=trust.policy,
+            signer=log,
+            cosigner=Cosigner(store, trust.cosigner),
+            make_driver=lambda hooks: CometSequencer(
+                machine, sockets_of(home), store.directory, hooks
+            ),
+            metrics=self._metrics,
+            on_halt=self.halt,
+            connects={
+                name: functools.partial(self._link, name, endpoint, trust)
+                for name, endpoint in self.config.other_operators
+            },
+        )
+
+    def _link(self, name: str, endpoint: str, trust: Trust) -> Link:
+        return Link(
+            endpoint,
+            node_server_name(self.config.network, name),
+            self.config.tls,
+            policy=trust.policy,
+            origin=trust.origin,
+        )
+
     def _follower(self, membership: Membership, store: Store, trust: Trust) -> Follower:
         config = self.config
         replica: Replica
@@ -284,18 +339,15 @@ class Runtime:
             check_state(store, replica.machine.state)
         else:
             replica = WitnessReplica(store)
-        server_name = node_server_name(config.network, config.leader_name)
+        targets = itertools.cycle(config.leaders)
 
         def connect() -> Link:
-            return Link(
-                config.leader_endpoint,
-                server_name,
-                config.tls,
-                policy=trust.policy,
-                origin=trust.origin,
-            )
+            # One that does not answer, or refuses, is followed by the next.
+            name, endpoint = next(targets)
+            follower.point_to(endpoint)
+            return self._link(name, endpoint, trust)
 
-        return Follower(
+        follower = Follower(
             membership,
             store,
             Broadcast(self._loop),
@@ -305,11 +357,16 @@ class Runtime:
             connect=connect,
             on_halt=self.halt,
         )
+        return follower
 
     def _lead(self, leader: Leader, rollback: RollbackDetectedError | None) -> None:
         leader.start(rollback)
         self._stack.callback(leader.end_waits)
         self._stack.push_async_callback(asyncio.to_thread, leader.stop)
+
+    def _operate(self, operator: Operator, rollback: RollbackDetectedError | None) -> None:
+        self._lead(operator, rollback)
+        self._run_beside(operator.peers.run())
 
     def _follow(self, follower: Follower) -> None:
         self._stack.callback(follower.end_waits)

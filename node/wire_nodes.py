@@ -13,6 +13,7 @@ from clearing.params import ITEMS_PER_SUBMISSION_MAX, LEAF_BYTES_MAX, RULES_VERS
 from clearing.records.obligation import ITEM_BYTES, SALT_BYTES
 from node.pb.v1 import operator_pb2, replication_pb2
 from node.services.facade import (
+    ORDERERS,
     BlockPart,
     FinalNote,
     Handshake,
@@ -112,7 +113,7 @@ def handshake_of(message: replication_pb2.StreamBlocksRequest, node: str) -> Han
     Raises: DecodeError: a field that is none, or a follower that calls itself leader.
     """
     kind = enum_of(NodeKind, message.kind, "kind")
-    if kind is NodeKind.LEADER:
+    if kind in ORDERERS:
         raise DecodeError("kind must be FULL_REPLICA or WITNESS_REPLICA")
     network_id = message.network_id
     if network_id:

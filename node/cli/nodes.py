@@ -7,6 +7,11 @@ what a healthy one looks like (doctor.py).
 from __future__ import annotations
 
 import datetime as dt
+import json
+import os
+import signal
+import sys
+import threading
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -160,13 +165,37 @@ def run(
             "--confirm-time", help="Vouch for this machine's clock, where the node doubts it."
         ),
     ] = False,
+    supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
 ) -> None:
-    """Run a node until it is told to stop (SIGTERM or ^C); it logs JSON lines to stderr."""
+    """Run a node until it is told to stop (SIGTERM or ^C); it logs JSON lines to stderr.
+
+    An operator's node runs with its consensus engine beside it, both restarted when either ends.
+    """
+    path = _config_path(config)
+    loaded = load_config(path)
+    if loaded.role is ReplicaRole.OPERATOR and not supervised:
+        from node.supervisor import run as run_pair  # noqa: PLC0415 - only operators need it
+
+        extra = ("--confirm-time",) if confirm_time else ()
+        run_pair(path, _passphrase(loaded), extra)
+        return
     # It loads the kernels, which only a running node needs.
     from node.runtime import run as run_node  # noqa: PLC0415
 
-    path = _config_path(config)
-    run_node(path, passphrase=_passphrase(load_config(path)), confirm_time=confirm_time)
+    passphrase = _handed_passphrase() if supervised else _passphrase(loaded)
+    run_node(path, passphrase=passphrase, confirm_time=confirm_time)
+
+
+def _handed_passphrase() -> Passphrase | None:
+    """Read what the supervisor hands over, and stop this process when the supervisor is gone."""
+    text = json.loads(sys.stdin.readline() or '""')
+
+    def watch() -> None:
+        sys.stdin.read()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="supervisor-watch", daemon=True).start()
+    return Passphrase(text) if text else None
 
 
 @app.command()

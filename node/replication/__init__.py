@@ -11,6 +11,7 @@ Lives here, each module using only those named before it:
     handshake    whether a leader may write and sign: what its followers hold is heard first
     source       blocks as each follower may see them
     leader       sequencer, heads and handshake put together; the stream
+    operators    one of several that order: heads exchanged with the others
 
 May not live here: rules, group commit, signing (node/sequencer), serving gRPC (node/services).
 """

@@ -16,6 +16,7 @@ inconsistent with any it signed before").
 from __future__ import annotations
 
 import threading
+from typing import Protocol
 
 from clearing.errors import VerificationError
 from clearing.log.checkpoint import Checkpoint
@@ -25,6 +26,23 @@ from node.services.facade import NodeCondition, NotServingError
 from node.store import Store
 
 REMEDY = "stop this node and put back the newest database, or a copy of a full replica's"
+
+
+class FeedingRule(Protocol):
+    """Whether a node may write and sign, and whether it may feed a follower; HandshakeRule is a leader's."""
+
+    @property
+    def refusal(self) -> NotServingError | None:
+        """Why the node may not write and sign, or None."""
+
+    def detect(self, why: str) -> object:
+        """Note that the database is older than what was signed from it."""
+
+    def report(self, name: str, note: bytes) -> None:
+        """Take the greatest head that follower `name` ever cosigned, b"" for none.
+
+        Raises: DecodeError, VerificationError, NotServingError: it is not fed.
+        """
 
 
 class HandshakeRule:

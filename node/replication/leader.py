@@ -26,11 +26,11 @@ from clearing.rules.registry import Registry
 from node.bridge import Bridge
 from node.broadcast import Broadcast
 from node.observability import Metrics
-from node.replication.handshake import HandshakeRule
+from node.replication.handshake import FeedingRule, HandshakeRule
 from node.replication.member import Member, Membership
 from node.replication.source import BlockSource, Rights, rights_of
 from node.sequencer.driver import Driver, Hooks, Machine
-from node.sequencer.heads import HeadKeeper
+from node.sequencer.heads import HeadKeeper, Sharing
 from node.services.facade import (
     BlockPart,
     FinalNote,
@@ -67,13 +67,20 @@ class Leader(Member):
         make_driver: Callable[[Hooks], Driver],
         metrics: Metrics,
         on_halt: Callable[[str], None],
+        rule: FeedingRule | None = None,
+        sharing: Sharing | None = None,
     ) -> None:
-        """Prepare; `start` begins to order and sign as far as the handshake allows."""
+        """Prepare; `start` begins to order and sign as far as the handshake allows.
+
+        rule, sharing: of an operator among several (operators.py).
+        """
         super().__init__(membership, machine.store, broadcast)
         self._machine = machine
         self._policy = policy
         self._metrics = metrics
-        self._rule = HandshakeRule(machine.store, policy, membership.name, membership.origin)
+        self._rule: FeedingRule = rule or HandshakeRule(
+            machine.store, policy, membership.name, membership.origin
+        )
         self._heads = HeadKeeper(
             machine.store,
             policy,
@@ -82,6 +89,7 @@ class Leader(Member):
             on_change=broadcast.fire,
             on_final=metrics.block_final,
             on_failure=on_halt,
+            sharing=sharing,
         )
         self._driver = make_driver(Hooks(self._refusal, self._add_block, on_halt))
         self._source = self.make_source()
@@ -159,12 +167,15 @@ class Leader(Member):
             ReplicaStatus(
                 witness.name,
                 self._kinds.get(witness.name) or self._expected_kind(witness.name),
-                self._streams[witness.name] > 0,
+                self._is_connected(witness.name),
                 self._heads.cosigned_sizes.get(witness.name, 0),
             )
             for witness in sorted(self._policy.witnesses, key=lambda witness: witness.name)
             if witness.name != self._membership.name
         )
+
+    def _is_connected(self, name: str) -> bool:
+        return self._streams[name] > 0
 
     def _expected_kind(self, node: str) -> NodeKind:
         try:
@@ -258,6 +269,6 @@ class Leader(Member):
         return NodeHead(
             self.latest_note() or b"",
             tip.height if tip else 0,
-            NodeKind.LEADER,
+            self._membership.kind,
             condition,
         )

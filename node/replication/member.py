@@ -43,6 +43,7 @@ class Member(abc.ABC):
         self._membership = membership
         self._store = store
         self._broadcast = broadcast
+        self._leader_endpoint = membership.leader_endpoint
         self._ends = False
 
     @property
@@ -72,8 +73,12 @@ class Member(abc.ABC):
 
     @property
     def leader_endpoint(self) -> str:
-        """host:port of the leader, "" where it is not known."""
-        return self._membership.leader_endpoint
+        """host:port of the node that this one follows, "" where it follows none or knows none."""
+        return self._leader_endpoint
+
+    def point_to(self, endpoint: str) -> None:
+        """Note whom this node follows now: writers are sent there."""
+        self._leader_endpoint = endpoint
 
     @property
     def holds_state(self) -> bool:

@@ -10,6 +10,12 @@ that is kept.
 A round is one signed head on its way to the quorum. The next head is signed when the round is over,
 or after ROUND_MS where the quorum is slow or away: so all cosigners meet at the same head under any
 load, and a lone block is final after one exchange.
+
+Where several operators order (Sharing), each keeps heads of its own under the same origin, and they
+must meet without a leader who says where: so each signs the head of every block, and what others have
+cosigned before this node got there waits for it. A cosignature is over the head alone, whoever has
+signed it for the log, so one counts on all operators' notes. What does not count by the register is
+left out of the note that is kept as final: no honest operator gives it out.
 """
 
 from __future__ import annotations
@@ -49,6 +55,27 @@ ROUNDS_KEPT = 32
 
 STORE_RETRY_MS = 1_000
 
+BACKLOG = 8
+"""How many heads wait to be signed where each is; of more the oldest are passed over."""
+
+EARLY_KEPT = 256
+"""How many notes of other operators wait for this node to reach their heads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """What a keeper needs to know where several operators order.
+
+    may_cosign: whether the register lets a witness of the policy count, by its name. on_note: called
+    with each note of this node's for the other operators: a head signed and cosigned, and a final one.
+    on_conflict: called with the names of those who have cosigned another head of the same size, and
+    their note: evidence that one of two operators computes otherwise or lies.
+    """
+
+    may_cosign: Callable[[str], bool]
+    on_note: Callable[[bytes], None]
+    on_conflict: Callable[[tuple[str, ...], Note], None]
+
 
 @dataclass(slots=True)
 class _Round:
@@ -81,8 +108,9 @@ class HeadKeeper:
         on_change: Callable[[], None],
         on_final: Callable[[float], None],
         on_failure: Callable[[str], None],
+        sharing: Sharing | None = None,
     ) -> None:
-        """Prepare the keeper; `start` starts it."""
+        """Prepare the keeper; `start` starts it. sharing: where several operators order."""
         self._store = store
         self._policy = policy
         self._signer = signer
@@ -91,15 +119,17 @@ class HeadKeeper:
         self._on_final = on_final
         self._on_failure = on_failure
         self._witnesses = {witness.key: witness.name for witness in policy.witnesses}
+        self._witness_keys = {witness.name: witness.key for witness in policy.witnesses}
+        self._sharing = sharing
         self._changed = threading.Condition()  # guards the five below
-        self._newest: Head | None = None
-        self._newest_s = 0.0
+        self._backlog: deque[tuple[Head, float]] = deque(maxlen=BACKLOG if sharing else 1)
         self._offers: deque[tuple[Note, Future[int]]] = deque()
         self._may_sign = False
         self._ends = False
         self._refused: NotServingError | None = None
         self._rounds: dict[int, _Round] = {}
-        self._signed_size = -1
+        self._signed_size = self._last_signed() if sharing else -1
+        self._early: dict[int, list[Note]] = {}
         self._retry_s = 0.0
         self._failed = False
         self.cosigned_sizes: dict[str, int] = {}
@@ -129,8 +159,8 @@ class HeadKeeper:
             if self._refused is not None:
                 return
             self._may_sign = True
-            if tip is not None and (self._newest is None or self._newest.size < tip.log_size):
-                self._newest, self._newest_s = Head(tip.log_size, tip.log_root), time.monotonic()
+            if tip is not None:
+                self._append(Head(tip.log_size, tip.log_root))
             self._changed.notify()
 
     def forbid(self, refusal: NotServingError) -> None:
@@ -142,9 +172,18 @@ class HeadKeeper:
     def add_head(self, head: Head) -> None:
         """Take the head of a block that is durable; it will be signed, or one after it."""
         with self._changed:
-            if self._newest is None or self._newest.size < head.size:
-                self._newest, self._newest_s = head, time.monotonic()
+            self._append(head)
             self._changed.notify()
+
+    def _append(self, head: Head) -> None:
+        if not self._backlog or self._backlog[-1][0].size < head.size:
+            self._backlog.append((head, time.monotonic()))
+
+    def _last_signed(self) -> int:
+        """Return the size before the greatest head signed here: a database older than that catches up first."""
+        names = (self._signer.key.name, self._cosigner.key.name)
+        signed = [head.size for name in names if (head := self._store.signed_head(name))]
+        return max(signed, default=0) - 1
 
     def add_cosignature(self, note: Note) -> Future[int]:
         """Take a cosigned head; the future gives the size of the greatest final checkpoint.
@@ -182,17 +221,17 @@ class HeadKeeper:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not (self._ends or self._offers or self._is_due()):
+                while not (self._ends or self._offers or self._due()):
                     self._changed.wait(self._wait_s())
                 if self._ends:
                     break
                 offers = [o for o in self._offers if o[1].set_running_or_notify_cancel()]
                 self._offers.clear()
-                head, durable_s = (self._newest if self._is_due() else None), self._newest_s
+                due = self._due()
             for note, future in offers:
                 self._answer(note, future)
-            if head is not None:
-                self._try_sign(head, durable_s)
+            if due is not None:
+                self._try_sign(*due)
         for _, future in self._offers:
             if future.set_running_or_notify_cancel():
                 future.set_exception(
@@ -210,19 +249,26 @@ class HeadKeeper:
         except Exception as error:  # noqa: BLE001 - ends all signing
             self._fail(error)
 
-    def _is_due(self) -> bool:
-        if not self._may_sign or self._newest is None or self._newest.size <= self._signed_size:
-            return False
-        return self._due_s() <= time.monotonic()
+    def _due(self) -> tuple[Head, float] | None:
+        """Return the head to be signed now, and since when it is durable; None for none."""
+        if not self._may_sign or self._next() is None or self._due_s() > time.monotonic():
+            return None
+        return self._next()
+
+    def _next(self) -> tuple[Head, float] | None:
+        """Return the first head that waits and is not signed yet."""
+        while self._backlog and self._backlog[0][0].size <= self._signed_size:
+            self._backlog.popleft()
+        return self._backlog[0] if self._backlog else None
 
     def _due_s(self) -> float:
         """Return when the next head may be signed."""
-        last = self._rounds.get(self._signed_size)
+        last = None if self._sharing else self._rounds.get(self._signed_size)
         return max(self._retry_s, last.started_s + ROUND_MS / 1000 if last else 0.0)
 
     def _wait_s(self) -> float | None:
         """Return how long to sleep unless something comes, None for as long as nothing does."""
-        if not self._may_sign or self._newest is None or self._newest.size <= self._signed_size:
+        if not self._may_sign or self._next() is None:
             return None
         return max(self._due_s() - time.monotonic(), 0.001)
 
@@ -250,7 +296,23 @@ class HeadKeeper:
         if own is not None:
             round_.cosignatures[own] = self._cosigner.cosign(checkpoint)
             self.cosigned_sizes[own] = head.size
+        if self._sharing is not None:
+            self._sharing.on_note(
+                round_.note.with_signatures(*round_.cosignatures.values()).encode()
+            )
+            self._take_early(head.size)
         self._judge(round_)
+
+    def _take_early(self, size: int) -> None:
+        """Take what others have cosigned before this node came to `size`."""
+        for known in sorted(self._early):
+            if known > size:
+                return
+            for note in self._early.pop(known):
+                try:
+                    self._take(note)
+                except (UnknownHeadError, VerificationError) as error:
+                    _log.warning("cosignature not taken", reason=str(error))
 
     def _answer(self, note: Note, future: Future[int]) -> None:
         try:
@@ -269,15 +331,21 @@ class HeadKeeper:
     def _take(self, note: Note) -> None:
         checkpoint = Checkpoint.parse(note.text)
         verified = note.verified_by(self._witnesses)
+        names = tuple(self._witnesses[signature.key] for signature in verified)
         round_ = self._rounds.get(checkpoint.size)
         is_past = self._final is not None and checkpoint.size <= self._final[0]
-        if is_past:
-            self._check_own(checkpoint)
+        if self._sharing is not None and checkpoint.size > self._signed_size:
+            self._keep_early(checkpoint, note)
+            is_past = True
+        elif is_past or (self._sharing is not None and round_ is None):
+            self._check_own(checkpoint, names, note)
         elif round_ is None or round_.checkpoint != checkpoint:
+            self._conflict(names, note)
             raise UnknownHeadError(f"this log signed no head of {checkpoint.size} leaves like that")
-        for signature in verified:
-            name = self._witnesses[signature.key]
+        for name in names:
             self.cosigned_sizes[name] = max(self.cosigned_sizes.get(name, 0), checkpoint.size)
+        if not is_past and round_ is None:
+            self._adopt(checkpoint, note)
         # A head that became final without this cosigner, or lies before one that did, needs nothing
         # more.
         if is_past or round_ is None:
@@ -288,32 +356,70 @@ class HeadKeeper:
             round_.cosignatures[self._witnesses[signature.key]] = line
         self._judge(round_)
 
-    def _check_own(self, checkpoint: Checkpoint) -> None:
+    def _check_own(self, checkpoint: Checkpoint, names: tuple[str, ...], note: Note) -> None:
         with self._store.snapshot() as view:
-            if (
-                checkpoint.origin != self._signer.key.name
-                or view.root(checkpoint.size) != checkpoint.root
-            ):
-                raise UnknownHeadError(f"this log has another head of {checkpoint.size} leaves")
+            same = (
+                checkpoint.origin == self._signer.key.name
+                and view.root(checkpoint.size) == checkpoint.root
+            )
+        if not same:
+            self._conflict(names, note)
+            raise UnknownHeadError(f"this log has another head of {checkpoint.size} leaves")
+
+    def _conflict(self, names: tuple[str, ...], note: Note) -> None:
+        if self._sharing is not None:
+            self._sharing.on_conflict(names, note)
+
+    def _keep_early(self, checkpoint: Checkpoint, note: Note) -> None:
+        if checkpoint.origin != self._signer.key.name:
+            raise UnknownHeadError(f"a head of another log, {checkpoint.origin!r}")
+        # The farthest are let go first: this node comes to the near ones sooner.
+        while sum(map(len, self._early.values())) >= EARLY_KEPT:
+            del self._early[max(self._early)]
+        self._early.setdefault(checkpoint.size, []).append(note)
+
+    def _adopt(self, checkpoint: Checkpoint, note: Note) -> None:
+        """Keep another operator's final checkpoint of a head that this node passed over."""
+        try:
+            counted = [name for name in self._policy.check(note).cosignatures if self._counts(name)]
+            self._policy.check_quorum(counted)
+        except VerificationError:
+            return
+        keys = {self._witness_keys[name] for name in counted} | {
+            log.key for log in self._policy.logs
+        }
+        lines = {(key.name, key.key_id) for key in keys}
+        kept = tuple(line for line in note.signatures if (line.name, line.key_id) in lines)
+        self._finalise(checkpoint.size, Note(checkpoint.text, kept), None)
+
+    def _counts(self, name: str) -> bool:
+        return self._sharing is None or self._sharing.may_cosign(name)
 
     def _judge(self, round_: _Round) -> None:
         """Make the round's checkpoint final if its cosigners are the quorum."""
+        counted = {name: line for name, line in round_.cosignatures.items() if self._counts(name)}
         try:
-            self._policy.check_quorum(round_.cosignatures)
+            self._policy.check_quorum(counted)
         except VerificationError:
             return
-        note = round_.note.with_signatures(*round_.cosignatures.values())
+        note = round_.note.with_signatures(*counted.values())
         # What is kept as final must convince others, not only this process.
         self._policy.check(note)
-        size, data = round_.checkpoint.size, note.encode()
+        self._finalise(round_.checkpoint.size, note, round_.durable_s)
+
+    def _finalise(self, size: int, note: Note, durable_s: float | None) -> None:
+        data = note.encode()
         self._store.add_checkpoint(size, data)
         self._final = (size, data)
-        self._on_final(time.monotonic() - round_.durable_s)
+        if durable_s is not None:
+            self._on_final(time.monotonic() - durable_s)
         for older in [known for known in self._rounds if known <= size]:
             del self._rounds[older]
         if size >= self._signed_size:
             self._latest = self._final
         self._on_change()
+        if self._sharing is not None:
+            self._sharing.on_note(data)
 
     def _fail(self, error: Exception) -> None:
         detected = isinstance(error, RollbackDetectedError | ForkDetectedError)

@@ -30,6 +30,11 @@ class NodeKind(enum.IntEnum):
     LEADER = 1
     FULL_REPLICA = 2
     WITNESS_REPLICA = 3
+    OPERATOR = 4
+
+
+ORDERERS = (NodeKind.LEADER, NodeKind.OPERATOR)
+"""Kinds of node that take transactions and feed followers."""
 
 
 class NodeCondition(enum.IntEnum):
@@ -44,6 +49,7 @@ class NodeCondition(enum.IntEnum):
     HALTED = 7
     CLOCK_AHEAD = 8
     STOPPING = 9
+    STUCK = 10
 
 
 class NodeRefusalError(ClearingError):

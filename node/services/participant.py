@@ -34,10 +34,13 @@ from node.services.common import (
     final_size,
     log_size,
 )
-from node.services.facade import Ledger, LedgerView
+from node.services.facade import Ledger, LedgerView, OutcomeUnknownError
 from node.services.trees import ItemTrees
 
 CLIENT_ID_BYTES = 16
+
+
+UNKNOWN_RETRY_MS = 500
 
 
 class ParticipantService(participant_pb2_grpc.ParticipantServiceServicer):
@@ -64,7 +67,10 @@ class ParticipantService(participant_pb2_grpc.ParticipantServiceServicer):
         return participant_pb2.InstructResponse(receipt=receipt)
 
     async def _record(self, transaction: Transaction, items: int) -> participant_pb2.Receipt:
-        outcome = await self._ledger.submit(transaction)
+        try:
+            outcome = await self._ledger.submit(transaction)
+        except OutcomeUnknownError as error:
+            raise refusal(Refusal.OUTCOME_UNKNOWN, str(error), UNKNOWN_RETRY_MS) from error
         if outcome.code is not RejectCode.OK:
             raise rejection(outcome)
         state = participant_pb2.Receipt(

@@ -38,6 +38,8 @@ class _NodeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NodeKind.Val
     """Re-applies every block and cosigns what it reached itself."""
     NODE_KIND_WITNESS_REPLICA: _NodeKind.ValueType  # 3
     """Holds every leaf and the bodies of its own participant, checks consistency and cosigns."""
+    NODE_KIND_OPERATOR: _NodeKind.ValueType  # 4
+    """One of several that order transactions together under a consensus engine; each signs the log by a key of its own."""
 
 class NodeKind(_NodeKind, metaclass=_NodeKindEnumTypeWrapper):
     """What a node does for the network."""
@@ -50,6 +52,8 @@ NODE_KIND_FULL_REPLICA: NodeKind.ValueType  # 2
 """Re-applies every block and cosigns what it reached itself."""
 NODE_KIND_WITNESS_REPLICA: NodeKind.ValueType  # 3
 """Holds every leaf and the bodies of its own participant, checks consistency and cosigns."""
+NODE_KIND_OPERATOR: NodeKind.ValueType  # 4
+"""One of several that order transactions together under a consensus engine; each signs the log by a key of its own."""
 Global___NodeKind: _TypeAlias = NodeKind  # noqa: Y015
 
 class _NodeCondition:
@@ -80,6 +84,8 @@ class _NodeConditionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NodeCon
     """
     NODE_CONDITION_STOPPING: _NodeCondition.ValueType  # 9
     """The node is ending: it takes nothing new and finishes what it has accepted."""
+    NODE_CONDITION_STUCK: _NodeCondition.ValueType  # 10
+    """An operator whose consensus engine stands still while others go on; the detail says what to do."""
 
 class NodeCondition(_NodeCondition, metaclass=_NodeConditionEnumTypeWrapper):
     """How a node stands."""
@@ -106,6 +112,8 @@ or its operator confirms it, and serves reads.
 """
 NODE_CONDITION_STOPPING: NodeCondition.ValueType  # 9
 """The node is ending: it takes nothing new and finishes what it has accepted."""
+NODE_CONDITION_STUCK: NodeCondition.ValueType  # 10
+"""An operator whose consensus engine stands still while others go on; the detail says what to do."""
 Global___NodeCondition: _TypeAlias = NodeCondition  # noqa: Y015
 
 @_typing.final
