@@ -130,7 +130,8 @@ def test_file_errors_name_the_file_and_the_key(tmp_path: Path) -> None:
     write_config(tmp_path / "node.toml", leader())
     text = (tmp_path / "node.toml").read_text()
     with pytest.raises(
-        SetupError, match=r"node\.toml: role: must be one of \"leader\", \"operator\", \"full\", \"witness\""
+        SetupError,
+        match=r"node\.toml: role: must be one of \"leader\", \"operator\", \"full\", \"witness\"",
     ):
         parse_config(
             text.replace('role = "leader"', 'role = "boss"'), source="node.toml", base=tmp_path
