@@ -164,6 +164,14 @@ class SigningKey:
         """Return the 64-byte Ed25519 signature of `message`, always the same one."""
         return self._key.sign(message)
 
+    def derive(self, purpose: bytes) -> bytes:
+        """Return 32 secret bytes for `purpose`, always the same; they tell nothing of the key or of other purposes.
+
+        For a key that is kept in our files but serves another algorithm, such as that of the anchor wallet.
+        """
+        seed = self._key.private_bytes_raw()
+        return HKDF(algorithm=SHA256(), length=SEED_BYTES, salt=None, info=purpose).derive(seed)
+
     @classmethod
     def from_seed(cls, seed: bytes) -> Self:
         """Return the key of a 32-byte RFC 8032 seed, for published vectors and repeatable networks.

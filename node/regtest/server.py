@@ -126,6 +126,9 @@ class _Handler(BaseHTTPRequestHandler):
     server_of_calls: RpcServer
     protocol_version = "HTTP/1.1"
     timeout = IDLE_S
+    # One packet an answer: written in pieces, the second would wait for the first one's acknowledgement.
+    wbufsize = -1
+    disable_nagle_algorithm = True
 
     def log_message(self, *_: object) -> None:
         """Keep silent: calls are many."""
@@ -157,3 +160,4 @@ class _Handler(BaseHTTPRequestHandler):
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
+            self.wfile.flush()
