@@ -236,6 +236,18 @@ def status(access: Access, as_json: AsJson = False) -> None:
         raise typer.Exit(EXIT_CHECK_FAILED)
 
 
+@app.command()
+def health(config: ConfigPath = Path(CONFIG_NAME), as_json: AsJson = False) -> None:
+    """Ask the node of this configuration, with its own certificate, whether it serves; exit 1 unless it does."""
+    from node.health import check_health  # noqa: PLC0415 - it loads gRPC
+
+    loaded = load_config(_config_path(config))
+    answer = check_health(loaded)
+    _show_facts({"name": loaded.node_name, "health": answer}, as_json=as_json)
+    if answer != "SERVING":
+        raise typer.Exit(EXIT_CHECK_FAILED)
+
+
 def doctor(
     config: ConfigPath = Path(CONFIG_NAME),
     as_json: AsJson = False,

@@ -20,8 +20,10 @@ from node.cli.options import AsJson
 from node.cli.render import cells, notice, print_json, progress, stdout, table
 from node.cli.rows import asset_fact, participant_fact, words
 from node.client import Client, ClientError
+from node.pki import CERTIFICATE_NAME
 from node.profile import IdentityDirectory
 from node.services.facade import NodeKind
+from node.testnet.compose import REGULATOR
 from node.testnet.faults import Faults
 from node.testnet.layout import LocalNetwork
 from node.testnet.plan import (
@@ -34,6 +36,7 @@ from node.testnet.plan import (
     PARTICIPANTS_MIN,
     Engine,
     Plan,
+    Runner,
     numbered_parties,
     operator_parties,
     plan_of,
@@ -73,12 +76,16 @@ def up(
             help=f"Number of operators; {OPERATORS_DEFAULT} if left out. Means --engine cometbft."
         ),
     ] = None,
+    docker: Annotated[
+        bool, typer.Option("--docker", help="Nodes in containers, with a network of their own.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make the network if there is none, start its nodes, and wait until what they record becomes final.
 
     Run again on a network that is down, it starts it again with all it holds.
     """
+    runner = Runner.DOCKER if docker else Runner.PROCESSES
     chosen = engine or (Engine.COMETBFT if operators else Engine.EMBEDDED)
     plan = plan_of(chosen, operators)
     if LocalNetwork.exists(directory):
@@ -96,13 +103,21 @@ def up(
                 f"the network in {directory} has {len(network.plan.operators)} operators, {network.plan.engine}",
                 "Leave --engine and --operators out, or give another --dir for a new network.",
             )
+        if docker and network.runner is not runner:
+            raise WrongUseError(
+                "USAGE",
+                f"the nodes of the network in {directory} are processes",
+                "Leave --docker out, or give another --dir for a new network.",
+            )
     else:
-        network = create(directory, participants or PARTICIPANTS_DEFAULT, plan)
+        network = create(directory, participants or PARTICIPANTS_DEFAULT, plan, runner)
     network = start(network)
     _report(network, as_json=as_json)
 
 
-def create(directory: Path, participants: int, plan: Plan) -> LocalNetwork:
+def create(
+    directory: Path, participants: int, plan: Plan, runner: Runner = Runner.PROCESSES
+) -> LocalNetwork:
     """Make a network with numbered participants, with a progress bar.
 
     Raises: SetupError: the directory holds something else, or cannot be written.
@@ -114,7 +129,12 @@ def create(directory: Path, participants: int, plan: Plan) -> LocalNetwork:
     total = len(plan.nodes) + len(AUTHORITIES) + len(operator_parties(plan)) + len(parties)
     with progress("keys and certificates", total) as bar:
         return make_network(
-            directory, parties, lambda _: bar.advance(bar.task_ids[0]), plan=plan, relayed=True
+            directory,
+            parties,
+            lambda _: bar.advance(bar.task_ids[0]),
+            plan=plan,
+            runner=runner,
+            relayed=True,
         )
 
 
@@ -123,10 +143,14 @@ def start(network: LocalNetwork) -> LocalNetwork:
 
     Raises: SetupError: a node ends, or it takes too long; what was started is stopped again.
     """
-    from node.testnet.control import start_network  # noqa: PLC0415 - as above
+    from node.testnet.containers import make_image  # noqa: PLC0415 - as above
+    from node.testnet.control import start_network  # noqa: PLC0415
     from node.testnet.make import claim_ports  # noqa: PLC0415
 
     network = claim_ports(network)
+    if network.runner is Runner.DOCKER:
+        with progress("building the image", 1):
+            make_image()
     with progress("starting nodes", len(network.ports)) as bar:
 
         def show(reports: list[NodeReport]) -> None:
@@ -241,6 +265,8 @@ def _node_fact(
         "log_root": status.log_root.hex() if status else None,
         "state_root": state_root.hex() if state_root else None,
         "final_size": status.final_size if status else None,
+        "address": network.listens(report.name),
+        "certificate": str((network.node_path(report.name) / CERTIFICATE_NAME).resolve()),
         "follows": network.plan.followed(report.name) or None,
         "paused": report.paused,
         "condition": words(status.condition.name) if status else None,
@@ -288,6 +314,28 @@ def _show(network: LocalNetwork, reports: list[NodeReport]) -> None:
     more = f" and {len(network.parties) - 16} more" if len(network.parties) > 16 else ""
     console.print(f"parties: {names}{more}", soft_wrap=True)
     console.print(f"policy:  {network.policy_path}", soft_wrap=True)
+    if network.bridge is not None:
+        _show_containers(network)
     if network.bitcoin:
         console.print(f"bitcoin: {network.bitcoin.facts()['rpc_url']}", soft_wrap=True)
     console.print(f"try:     clearing obligations --dir {network.path} --as p01", soft_wrap=True)
+
+
+def _show_containers(network: LocalNetwork) -> None:
+    """Print where each container is and which certificate it shows, and how the regulator asks."""
+    shown = table("", ("container", "published at", "address", "certificate"))
+    bridge = network.bridge
+    if bridge is None:
+        return
+    for name in network.ports:
+        certificate = network.node_path(name) / CERTIFICATE_NAME
+        shown.add_row(
+            *cells(
+                bridge.container(name), network.endpoint(name), network.listens(name), certificate
+            )
+        )
+    console = stdout()
+    console.print(shown)
+    desk = bridge.container(REGULATOR)
+    asks = f"docker exec {desk} clearing audit query obligations --identity /identity"
+    console.print(f"regulator: {asks}", soft_wrap=True)

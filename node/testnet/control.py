@@ -6,18 +6,32 @@ container is handled (processes.py, containers.py), what is carried where (relay
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
 from node.config import CONFIG_NAME
 from node.errors import SetupError
+from node.files import PUBLIC_MODE, replace_file
+from node.testnet.compose import COMPOSE_NAME, REGULATOR, compose_file
+from node.testnet.containers import (
+    Container,
+    compose_down,
+    compose_up,
+    drop_nothing,
+    drop_packets,
+    make_image,
+)
 from node.testnet.faults import Faults, check_node
 from node.testnet.layout import LocalNetwork
-from node.testnet.processes import NodeProcess, stop_all
+from node.testnet.processes import NodeProcess, Stoppable, stop_all
 from node.testnet.relay import wait_applied
 from node.testnet.status import NodeReport, observed
 
 STOP_S = 10.0
+
+CONTAINER_USER = 10_001
+"""User and group in the image; of what is mounted where root makes a network."""
 
 LIAR = "tests.network.liar"
 """The lying build of a node: it lies in the repository's tests and is in no package."""
@@ -30,19 +44,24 @@ def start_network(
 
     Raises: SetupError: a node ends, or it takes longer; what was started is stopped again.
     """
-    started: list[NodeProcess] = []
+    started: list[Stoppable] = []
     try:
-        relay = network.relay
+        relay, chain = network.relay, network.bitcoin
         if relay is not None and relay.pid() is None:
             started.append(relay)
             relay.start()
             wait_applied(network, Faults.load(network.path).serial)
-        chain = network.bitcoin
         if chain is not None and chain.process.pid() is None:
             started.append(chain.process)
             chain.start()
         down = [name for name in network.ports if network.process(name).pid() is None]
-        started += (start_node(network, name) for name in down)
+        started += map(network.process, down)
+        if network.bridge is not None:
+            _write_compose(network)
+            compose_up(network.path, network.bridge)
+        else:
+            for name in down:
+                start_node(network, name)
         with observed(network) as observer:
             observer.wait_ready(seconds, done)
     except BaseException:
@@ -51,14 +70,20 @@ def start_network(
 
 
 def stop_network(network: LocalNetwork) -> list[str]:
-    """Stop every node, then relay and Bitcoin chain; faults end with it. Returns the names of the nodes that ran.
+    """Stop every node and what stands beside them; faults end with it. Returns the names of the nodes that ran.
 
+    Of containers nothing is left: no container, no network, no packet rule.
     Raises: SetupError: a node does not stop.
     """
     stopped = stop_all(network.processes(), STOP_S)
     left = [process.name for process in network.processes() if process.pid() is not None]
     if left:
         raise SetupError(f"{', '.join(left)} did not stop: try again")
+    if network.bridge is not None:
+        drop_nothing(network.bridge)
+        if not (network.path / COMPOSE_NAME).exists():
+            _write_compose(network)
+        compose_down(network.path, network.bridge)
     stop_all(network.all_processes(), STOP_S)
     faults = Faults.load(network.path)
     if faults != Faults(faults.serial):
@@ -66,13 +91,40 @@ def stop_network(network: LocalNetwork) -> list[str]:
     return stopped
 
 
-def start_node(network: LocalNetwork, name: str) -> NodeProcess:
-    """Start a node, as the liar that it is told to be, unless it runs; returns its process.
+def _write_compose(network: LocalNetwork) -> None:
+    """Write the compose file as faults are now, and give the containers' user what is mounted into them."""
+    if network.bridge is None:
+        raise SetupError(f"the nodes in {network.path} are no containers")
+    uid, gid = os.getuid(), os.getgid()
+    if not uid:
+        # Nothing runs as root in a container, whoever starts it.
+        uid = gid = CONTAINER_USER
+        mounted = [network.node_path(name) for name in network.ports]
+        for top in (*mounted, network.path / REGULATOR):
+            for path in (top, *top.rglob("*")):
+                os.chown(path, uid, gid, follow_symlinks=False)
+    text = compose_file(
+        network.bridge,
+        network.ports,
+        user=f"{uid}:{gid}",
+        liar=LIAR,
+        lies=Faults.load(network.path).lies,
+    )
+    replace_file(network.path / COMPOSE_NAME, text, PUBLIC_MODE)
+
+
+def start_node(network: LocalNetwork, name: str) -> NodeProcess | Container:
+    """Start a node, as the liar that it is told to be, unless it runs; returns its process or container.
 
     Raises: SetupError: it cannot be started.
     """
     check_node(name, tuple(network.ports))
     process = network.process(name)
+    if isinstance(process, Container):
+        if process.pid() is None and network.bridge is not None:
+            _write_compose(network)
+            compose_up(network.path, network.bridge, name)
+        return process
     how = Faults.load(network.path).lies.get(name)
     if how:
         config = str((network.node_path(name) / CONFIG_NAME).resolve())
@@ -116,6 +168,10 @@ def set_faults(network: LocalNetwork, faults: Faults) -> None:
 
     Raises: SetupError: the network has no relay, or it does not run.
     """
+    if network.bridge is not None:
+        drop_packets(network.bridge, tuple(network.ports), faults)
+        faults.save(network.path)
+        return
     if network.relay is None:
         raise SetupError(
             f"the nodes in {network.path} reach each other directly: make the network with `clearing testnet up`"
@@ -156,6 +212,8 @@ def lie(network: LocalNetwork, name: str, how: str) -> None:
             f"this installation holds no node that lies, and must not: it is in the project's tests ({LIAR}); run the "
             "command from the repository"
         )
+    if how and network.bridge is not None:
+        make_image("liar")
     faults = Faults.load(network.path).lying(name, how)
     stop_node(network, name)
     faults.save(network.path)

@@ -8,6 +8,7 @@
     identities/NAME/         profile.toml and keys of each participant and authority
     faults.json              the faults that are on now; gone with `heal`
     relay/                   pid and log of the process through which nodes reach each other (relay.py)
+    compose.yaml, regulator/ where nodes are containers: what they are made of, and what the regulator's desk holds
 
 Lives here: where things are. May not live here: making them (make.py), who the parties are (plan.py), processes
 (processes.py), containers (containers.py).
@@ -29,6 +30,9 @@ from node.errors import SetupError
 from node.files import read_text
 from node.provision import POLICY_NAME
 from node.testnet.bitcoin import BITCOIN_NAME, BitcoinChain
+from node.testnet.bridge import CONSENSUS_PORT, NODE_PORT, Bridge
+from node.testnet.compose import REGULATOR
+from node.testnet.containers import Container
 from node.testnet.plan import (
     NETWORK_NAME,
     Engine,
@@ -48,6 +52,9 @@ NODES_NAME = "nodes"
 
 RELAY_NAME = "relay"
 
+NODE = "node"
+ENGINE = "engine"
+
 _VERSION = 2
 
 
@@ -55,11 +62,13 @@ _VERSION = 2
 class Link:
     """A way from one node to another, through the relay.
 
-    port: where the relay takes what `source` sends; target_port: where `target` listens.
+    what: NODE for the node itself, ENGINE for its consensus engine. port: where the relay takes what `source` sends;
+    target_port: where `target` listens.
     """
 
     source: str
     target: str
+    what: str
     port: int
     target_port: int
 
@@ -68,8 +77,9 @@ class Link:
 class LocalNetwork:
     """An existing test network.
 
-    ports: where each node serves on loopback, by name. links: between nodes, through the relay; none where they reach
-    each other directly. bitcoin_port: 0 where it has no Bitcoin chain.
+    ports: where each node serves on loopback, by name; engine_ports: where its consensus engine meets the others', of
+    operators that have one. links: between nodes, through the relay; none where they reach each other directly.
+    bridge: where nodes are containers, their network. bitcoin_port: 0 where it has no Bitcoin chain.
     """
 
     path: Path
@@ -80,6 +90,8 @@ class LocalNetwork:
     plan: Plan = field(default_factory=lambda: plan_of(Engine.EMBEDDED))
     runner: Runner = Runner.PROCESSES
     links: tuple[Link, ...] = ()
+    engine_ports: dict[str, int] = field(default_factory=dict)
+    bridge: Bridge | None = None
 
     @property
     def policy_path(self) -> Path:
@@ -128,28 +140,34 @@ class LocalNetwork:
         self.node_path(node)
         return f"{LOOPBACK}:{self.ports[node]}"
 
-    def dialled(self, node: str, target: str) -> str:
-        """Return host:port at which `node` reaches `target`.
+    def listens(self, node: str, what: str = NODE) -> str:
+        """Return host:port on which a node, or its consensus engine, listens where it runs."""
+        if self.bridge is not None:
+            port = NODE_PORT if what == NODE else CONSENSUS_PORT
+            return f"{self.bridge.address(node)}:{port}"
+        return f"{LOOPBACK}:{(self.ports if what == NODE else self.engine_ports)[node]}"
 
-        Raises: SetupError: there is no such node.
-        """
+    def dialled(self, node: str, target: str, what: str = NODE) -> str:
+        """Return host:port at which `node` reaches `target`, or its consensus engine."""
         for link in self.links:
-            if (link.source, link.target) == (node, target):
+            if (link.source, link.target, link.what) == (node, target, what):
                 return f"{LOOPBACK}:{link.port}"
-        return self.endpoint(target)
+        return self.listens(target, what)
 
-    def process(self, node: str) -> NodeProcess:
-        """Return a node's process, running or not.
+    def process(self, node: str) -> NodeProcess | Container:
+        """Return what a node runs as, running or not.
 
         Raises: SetupError: there is no such node.
         """
         path = self.node_path(node)
+        if self.bridge is not None:
+            return Container(node, self.bridge.container(node))
         config = str((path / CONFIG_NAME).resolve())
         command = ("-m", "node.cli.main", "node", "run", "--config", config)
         return NodeProcess(node, path / "pid", path / "node.log", command)
 
-    def processes(self) -> list[NodeProcess]:
-        """Return all nodes' processes, the leader first."""
+    def processes(self) -> list[NodeProcess | Container]:
+        """Return what all nodes run as, the leader first."""
         return [self.process(name) for name in self.ports]
 
     @property
@@ -168,7 +186,7 @@ class LocalNetwork:
         command = ("-m", "node.testnet.relay", str(self.path.resolve()))
         return NodeProcess(RELAY_NAME, path / "pid", path / "relay.log", command)
 
-    def all_processes(self) -> list[NodeProcess]:
+    def all_processes(self) -> list[NodeProcess | Container]:
         """Return the nodes' processes, the leader first, then the relay's and the Bitcoin chain's."""
         helpers = (self.relay, self.bitcoin.process if self.bitcoin else None)
         return [*self.processes(), *(process for process in helpers if process is not None)]
@@ -187,8 +205,11 @@ class LocalNetwork:
             "runner": self.runner,
             "nodes": self.ports,
             "links": [
-                [link.source, link.target, link.port, link.target_port] for link in self.links
+                [link.source, link.target, link.what, link.port, link.target_port]
+                for link in self.links
             ],
+            "engines": self.engine_ports,
+            "bridge": [self.bridge.project, self.bridge.subnet] if self.bridge else None,
             "bitcoin": {"port": self.bitcoin_port, "block_s": self.bitcoin_block_s},
             "parties": [
                 {"name": party.name, "role": role_name(party.role), "lei": party.lei}
@@ -230,9 +251,14 @@ class LocalNetwork:
             plan = plan_of(Engine(index["engine"]), int(index["operators"]))
             runner = Runner(index["runner"])
             links = tuple(
-                Link(str(source), str(target), int(port), int(target_port))
-                for source, target, port, target_port in index["links"]
+                Link(str(source), str(target), str(what), int(port), int(target_port))
+                for source, target, what, port, target_port in index["links"]
             )
+            engines = {str(name): int(port) for name, port in index["engines"].items()}
+            bridge = None
+            if index["bridge"] is not None:
+                project, subnet = map(str, index["bridge"])
+                bridge = Bridge(project, subnet, container_names(plan))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SetupError(
                 f"{source} is damaged ({error}): remove {path} and make the network again"
@@ -241,4 +267,20 @@ class LocalNetwork:
             raise SetupError(
                 f"{source} lists other nodes than its engine has: remove {path} and make the network again"
             )
-        return cls(path, parties, ports, chain["port"], chain["block_s"], plan, runner, links)
+        return cls(
+            path,
+            parties,
+            ports,
+            chain["port"],
+            chain["block_s"],
+            plan=plan,
+            runner=runner,
+            links=links,
+            engine_ports=engines,
+            bridge=bridge,
+        )
+
+
+def container_names(plan: Plan) -> tuple[str, ...]:
+    """Return the names of a network's containers, in the order of their addresses."""
+    return (*plan.nodes, REGULATOR)

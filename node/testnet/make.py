@@ -39,7 +39,19 @@ from node.provision import (
 )
 from node.settings import render_settings
 from node.testnet.bitcoin import has_engine
-from node.testnet.layout import AUTHORITY_NAME, INDEX_NAME, RELAY_NAME, Link, LocalNetwork
+from node.testnet.bridge import Bridge
+from node.testnet.compose import REGULATOR
+from node.testnet.containers import taken_subnets
+from node.testnet.layout import (
+    AUTHORITY_NAME,
+    ENGINE,
+    INDEX_NAME,
+    NODE,
+    RELAY_NAME,
+    Link,
+    LocalNetwork,
+    container_names,
+)
 from node.testnet.plan import (
     ASSETS,
     AUTHORITIES,
@@ -48,6 +60,7 @@ from node.testnet.plan import (
     Engine,
     Party,
     Plan,
+    Runner,
     operator_parties,
     plan_of,
 )
@@ -64,12 +77,13 @@ def make_network(
     done: Callable[[str], None] | None = None,
     *,
     plan: Plan | None = None,
+    runner: Runner = Runner.PROCESSES,
     relayed: bool = False,
 ) -> LocalNetwork:
     """Make a network of the plan's nodes, AUTHORITIES and `participants` in the new or empty directory `path`.
 
-    plan: one operator's, unless given. relayed: nodes reach each other through a relay, so that the ways between them
-    can be cut. `done` is called with the name of each party and node once its files are made.
+    plan: one operator's, unless given. relayed: nodes on loopback reach each other through a relay, so that the ways
+    between them can be cut; containers need none. `done` is called with the name of each party and node once its files are made.
     Raises: SetupError: the directory holds anything, or cannot be written.
     """
     make_private_directory(path)
@@ -84,7 +98,7 @@ def make_network(
         ) from error
     try:
         chosen = plan or plan_of(Engine.EMBEDDED)
-        network = _lay_out(path.resolve(), participants, chosen, relayed=relayed)
+        network = _lay_out(path.resolve(), participants, chosen, runner, relayed=relayed)
         return _make(network, done or _nothing)
     except BaseException:
         # It was empty, so all of it is ours: a half-made network would only stand in the way of the next attempt.
@@ -93,33 +107,39 @@ def make_network(
 
 
 def _lay_out(
-    path: Path, participants: Sequence[Party], plan: Plan, *, relayed: bool
+    path: Path, participants: Sequence[Party], plan: Plan, runner: Runner, *, relayed: bool
 ) -> LocalNetwork:
     """Say where each node serves and by which ways they reach each other."""
     parties = (*AUTHORITIES, *operator_parties(plan), *participants)
-    ways = [(node, plan.followed(node)) for node in plan.nodes if plan.followed(node)]
+    in_containers = runner is Runner.DOCKER
+    ways = [(node, plan.followed(node), NODE) for node in plan.nodes if plan.followed(node)]
     network = LocalNetwork(
         path,
         parties,
         dict.fromkeys(plan.nodes, 0),
-        free_ports(1)[0] if has_engine() else 0,
+        # The chain of a test network serves on loopback alone.
+        free_ports(1)[0] if has_engine() and not in_containers else 0,
         plan=plan,
-        links=tuple(Link(*way, 0, 0) for way in ways) if relayed else (),
+        runner=runner,
+        links=tuple(Link(*way, 0, 0) for way in ways) if relayed and not in_containers else (),
+        bridge=Bridge.choose(container_names(plan), taken_subnets()) if in_containers else None,
     )
     return _with_ports(network)
 
 
 def _with_ports(network: LocalNetwork) -> LocalNetwork:
     """Return the network with free ports for all its nodes and links."""
-    free = free_ports(len(network.ports) + len(network.links) + 1)
-    # It stays where it is: who talks to it has its port in a configuration of his own.
-    free = [port for port in free if port != network.bitcoin_port][: len(free) - 1]
-    ports = dict(zip(network.ports, free, strict=False))
+    count = len(network.ports) + len(network.engine_ports) + len(network.links)
+    # The chain stays where it is: who talks to it has its port in a configuration of his own.
+    free = iter([port for port in free_ports(count + 1) if port != network.bitcoin_port])
+    ports = {name: next(free) for name in network.ports}
+    engines = {name: next(free) for name in network.engine_ports}
+    targets = {NODE: ports, ENGINE: engines}
     links = tuple(
-        replace(link, port=port, target_port=ports[link.target])
-        for link, port in zip(network.links, free[len(ports) :], strict=True)
+        replace(link, port=next(free), target_port=targets[link.what][link.target])
+        for link in network.links
     )
-    return replace(network, ports=ports, links=links)
+    return replace(network, ports=ports, engine_ports=engines, links=links)
 
 
 def _make(network: LocalNetwork, report: Callable[[str], None]) -> LocalNetwork:
@@ -139,6 +159,8 @@ def _make(network: LocalNetwork, report: Callable[[str], None]) -> LocalNetwork:
         *(Action(ActionKind.ADD_ASSET, asset) for asset in ASSETS),
     ]
     write_genesis(network.node_path(LEADER) / DATA_NAME, time.time_ns() // 10**6, actions)
+    if network.bridge is not None:
+        _make_desk(network)
     create_file(network.path / INDEX_NAME, network.encode(), PUBLIC_MODE)
     return network
 
@@ -160,11 +182,14 @@ def _make_nodes(
             NETWORK_NAME,
             name,
             follows if leader else ReplicaRole.LEADER,
-            network.endpoint(name),
+            network.listens(name),
             network.dialled(name, leader) if leader else "",
             leader,
         )
-        keys[name] = make_node(network.node_path(name), place, authority, validity, hosts=_HOSTS)
+        hosts = [*_HOSTS, name, network.listens(name).rpartition(":")[0]]
+        keys[name] = make_node(
+            network.node_path(name), place, authority, validity, hosts=list(dict.fromkeys(hosts))
+        )
         done(name)
     log = keys[LEADER].log
     if log is None:
@@ -222,6 +247,20 @@ def _make_identity(
     )
 
 
+def _make_desk(network: LocalNetwork) -> None:
+    """Make what the regulator's container holds: his identity, with the nodes' addresses as containers see them."""
+    path = network.path / REGULATOR
+    shutil.copytree(network.identity_path(REGULATOR), path)
+    profile = IdentityDirectory.open(path).profile
+    endpoints = tuple(network.listens(name) for name in network.plan.operators)
+    text = render_settings(
+        replace(profile, endpoints=endpoints),
+        heading="The regulator's desk: a supervisor of the clearing ledger.",
+        base=path,
+    )
+    replace_file(path / PROFILE_NAME, text.encode(), PUBLIC_MODE)
+
+
 def claim_ports(network: LocalNetwork) -> LocalNetwork:
     """Return the network with ports that are free: its own, or new ones where one is taken and no node runs.
 
@@ -265,7 +304,7 @@ def _move_node(network: LocalNetwork, name: str) -> None:
     config = load_config(path)
     leader = network.plan.followed(name)
     dialled = network.dialled(name, leader) if leader else ""
-    moved = replace(config, listen=network.endpoint(name), leader_endpoint=dialled)
+    moved = replace(config, listen=network.listens(name), leader_endpoint=dialled)
     write_config(path, moved, replace=True)
 
 

@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from node.errors import SetupError
 
@@ -204,7 +205,24 @@ def _lock(descriptor: int, name: str) -> None:
             return
 
 
-def stop_all(processes: Iterable[NodeProcess], seconds: float = 10) -> list[str]:
+class Stoppable(Protocol):
+    """What can be stopped: a process, or a container."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    def pid(self) -> int | None:
+        """Return its pid, or None where it does not run."""
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+
+    def wait_stopped(self, seconds: float) -> None:
+        """Wait until it has ended; after `seconds` it is killed."""
+
+
+def stop_all(processes: Iterable[Stoppable], seconds: float = 10) -> list[str]:
     """Stop the processes that run, all at once; return their names in order."""
     running = [process for process in processes if process.pid() is not None]
     for process in running:

@@ -46,7 +46,16 @@ def test_status_is_what_scripts_rely_on(net: Net) -> None:
         assert set(node) == {
             *("name", "role", "lei", "endpoint", "pid", "healthy"),
             *("height", "log_size", "log_root", "state_root", "final_size"),
-            *("follows", "paused", "condition", "detail", "behind_leaves", "finality_lag_leaves"),
+            *(
+                "address",
+                "certificate",
+                "follows",
+                "paused",
+                "condition",
+                "detail",
+                "behind_leaves",
+                "finality_lag_leaves",
+            ),
         }
         assert (node["paused"], node["condition"], node["detail"]) == (False, "serving", "")
         assert (node["behind_leaves"], node["finality_lag_leaves"]) == (0, 0)

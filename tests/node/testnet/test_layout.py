@@ -151,8 +151,8 @@ def test_a_network_half_made_leaves_nothing_in_the_way(tmp_path: Path) -> None:
         '{"version": 2, "parties": [], "nodes": {}}',
         '{"version": 2, "parties": [{"name": "a", "role": "king", "lei": "x"}], "nodes": {"central-bank": 1}}',
         '{"version": 9, "parties": [], "nodes": {"central-bank": 1}}',
-        '{"version": 2, "parties": [], "engine": "embedded", "operators": 1, "runner": "processes", "links": [], "nodes": {"p01": 1}}',
-        '{"version": 2, "parties": [], "engine": "raft", "operators": 1, "runner": "processes", "links": [], "nodes": {}}',
+        '{"version": 2, "parties": [], "engine": "embedded", "operators": 1, "runner": "processes", "links": [], "engines": {}, "bridge": null, "bitcoin": {"port": 0, "block_s": 0}, "nodes": {"p01": 1}}',
+        '{"version": 2, "parties": [], "engine": "raft", "operators": 1, "runner": "processes", "links": [], "engines": {}, "bridge": null, "bitcoin": {"port": 0, "block_s": 0}, "nodes": {}}',
     ],
 )
 def test_a_damaged_index_is_named(tmp_path: Path, text: str) -> None:

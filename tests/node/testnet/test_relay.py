@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from node.testnet.faults import Faults
-from node.testnet.layout import INDEX_NAME, RELAY_NAME, Link, LocalNetwork
+from node.testnet.layout import INDEX_NAME, NODE, RELAY_NAME, Link, LocalNetwork
 from node.testnet.plan import AUTHORITIES, LEADER, NODES
 from node.testnet.processes import LOOPBACK, free_ports, stop_all
 from node.testnet.relay import RETRANSMIT_S, wait_applied
@@ -51,7 +51,7 @@ def network(tmp_path: Path) -> Iterator[LocalNetwork]:
     """An index with one link, and the relay that carries it to an echo."""
     echo = Echo()
     echo.start()
-    link = Link(SOURCE, LEADER, free_ports(1)[0], echo.port)
+    link = Link(SOURCE, LEADER, NODE, free_ports(1)[0], echo.port)
     made = replace(
         LocalNetwork(tmp_path, AUTHORITIES, dict.fromkeys(NODES, echo.port)), links=(link,)
     )
