@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from node.workers.anchoring.desk import Due
 from node.workers.anchoring.engine import Engine
 from node.workers.anchoring.keyring import Branch, KeyPath, Keyring, Kind
 from node.workers.anchoring.policy import AlarmKind, AnchorPolicy
+from node.workers.anchoring.proofs import commitment_of, digest_of
 from node.workers.anchoring.rpc import BitcoinRpc, Network
 
 CREDENTIALS = "u:p"
@@ -43,6 +43,11 @@ def keyring() -> Keyring:
     return Keyring(SigningKey.from_seed(bytes(range(32))), Network.REGTEST)
 
 
+def note_of(size: int) -> bytes:
+    """Return what stands for the note of the checkpoint of `size` leaves."""
+    return b"note of a log of %d leaves\n" % size
+
+
 @dataclass
 class Paper:
     """A ledger of nothing but checkpoints, which writes down what it is told."""
@@ -55,7 +60,7 @@ class Paper:
 
     def due(self, after: int, at_most: int) -> Sequence[Due]:
         found = [size for size in self.sizes if size > after][:at_most]
-        return [Due(size, hashlib.sha256(b"note %d" % size).digest()) for size in found]
+        return [Due(size, digest_of(note_of(size))) for size in found]
 
     def is_news(self, after: int, size: int) -> bool:
         return any(after < one <= size and one not in self.quiet for one in self.sizes)
@@ -64,7 +69,7 @@ class Paper:
         return 0
 
     def commitment(self, digests: Sequence[bytes]) -> bytes:
-        return hashlib.sha256(b"".join(digests)).digest()
+        return commitment_of(digests)
 
     def payload(self, anchor: Anchor) -> bytes:
         return f"{anchor.number} {anchor.state} {anchor.depth}".encode()
@@ -166,14 +171,21 @@ class Town:
             if any(bytes(output.scriptPubKey).startswith(script) for output in one.vout)
         ]
 
-    def theft(self, fee_sat: int = 900) -> bytes:
+    def theft(self) -> bytes:
         """Return a transaction of the wallet's own key that spends the newest anchor's input elsewhere."""
-        newest = self.anchor.newest
-        assert newest is not None
-        coin = self.engine._wallet.coin(newest.inputs[0])
-        made = Transaction(
-            version=2,
-            vin=[TransactionInput(coin.txid[::-1], coin.index, sequence=0xFFFFFFFD)],
-            vout=[TransactionOutput(coin.amount_sat - fee_sat, Script(b"\x00\x14" + b"\x07" * 20))],
-        )
-        return bytes(keyring().sign(made, [(coin.path, coin.amount_sat)]).serialize())
+        return theft_of(self.engine, self.anchor)
+
+
+def theft_of(engine: Engine, anchor: Anchor, fee_sat: int = 900) -> bytes:
+    """Return a transaction of the wallet's own key that spends an anchor's input elsewhere."""
+    newest = anchor.newest
+    assert newest is not None
+    assert engine._wallet is not None
+    coin = engine._wallet.coin(newest.inputs[0])
+    assert coin is not None
+    made = Transaction(
+        version=2,
+        vin=[TransactionInput(coin.txid[::-1], coin.index, sequence=0xFFFFFFFD)],
+        vout=[TransactionOutput(coin.amount_sat - fee_sat, Script(b"\x00\x14" + b"\x07" * 20))],
+    )
+    return bytes(keyring().sign(made, [(coin.path, coin.amount_sat)]).serialize())
