@@ -71,6 +71,7 @@ RULES: Mapping[str, Rule] = {
     f"{_V1}AuditService/GetLeaves": Rule.PUBLIC,
     f"{_V1}AuditService/GetPositionProof": Rule.OWN,
     f"{_V1}AuditService/GetRegistry": Rule.PUBLIC,
+    f"{_V1}AuditService/GetBlockCommit": Rule.PUBLIC,
     f"{_V1}AuditService/ListProposals": Rule.PUBLIC,
     f"{_V1}AuditService/QueryObligations": Rule.SUPERVISOR,
     f"{_V1}AuditService/QueryPositions": Rule.SUPERVISOR,

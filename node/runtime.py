@@ -42,7 +42,7 @@ from node.replication.operators import Operator
 from node.replication.replica import FullReplica, Replica, WitnessReplica
 from node.sequencer.clock import BlockClock
 from node.sequencer.cometbft.driver import CometSequencer
-from node.sequencer.cometbft.home import block_zero_of, sockets_of
+from node.sequencer.cometbft.home import TRANSACTION_BYTES_MAX, block_zero_of, sockets_of
 from node.sequencer.driver import Machine
 from node.sequencer.embedded import EmbeddedSequencer, Limits
 from node.services.facade import NodeKind
@@ -234,6 +234,7 @@ class Runtime:
             next((endpoint for _, endpoint in config.leaders), "")
             if config.role is not ReplicaRole.OPERATOR
             else "",
+            TRANSACTION_BYTES_MAX if config.operators else 0,
         )
         begin: Callable[[], None]
         if trust.log is not None and config.role is ReplicaRole.OPERATOR:

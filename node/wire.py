@@ -21,8 +21,9 @@ from clearing.params import Parameters
 from clearing.rules.cycles import Cycle, ResultRow
 from clearing.rules.governance import Proposal, decode_actions
 from clearing.rules.positions import Position
-from clearing.rules.registry import Action, ActionKind, Asset, Participant, Registry
+from clearing.rules.registry import KEY_BYTES, Action, ActionKind, Asset, Participant, Registry
 from clearing.rules.settlement import SettlementInstruction
+from clearing.rules.validators import Validator
 from clearing.types import (
     CycleState,
     InstructionState,
@@ -159,8 +160,10 @@ def asset_of(message: types_pb2.Asset) -> Asset:
     return Asset(message.name, message.caip19, message.dti, message.scale, method)
 
 
-def registry_message(registry: Registry, network_id: bytes, tip: Tip | None) -> RegistryMessage:
-    """Return everything that governance has set."""
+def registry_message(
+    registry: Registry, network_id: bytes, tip: Tip | None, transaction_bytes_max: int = 0
+) -> RegistryMessage:
+    """Return everything that governance has set, and how large a transaction may be."""
     parameters = registry.parameters
     return audit_pb2.GetRegistryResponse(
         network_id=network_id,
@@ -173,7 +176,24 @@ def registry_message(registry: Registry, network_id: bytes, tip: Tip | None) -> 
         settlement_timeout_ms=parameters.settlement_timeout_ms,
         cut_offs_s=registry.cut_offs_s,
         as_of=head_message(tip),
+        appointed=map(_validator_message, registry.appointed),
+        validators=map(_validator_message, registry.validators),
+        transaction_bytes_max=transaction_bytes_max,
     )
+
+
+def _validator_message(validator: Validator) -> types_pb2.Validator:
+    return types_pb2.Validator(
+        participant=validator.participant,
+        power=validator.power,
+        consensus_key=validator.consensus_key,
+        suspended=validator.suspended,
+    )
+
+
+def _validator_of(message: types_pb2.Validator) -> Validator:
+    key = exactly(message.consensus_key, KEY_BYTES, "consensus_key")
+    return Validator(message.participant, message.power, key, message.suspended)
 
 
 def registry_of(message: RegistryMessage) -> Registry:
@@ -193,6 +213,8 @@ def registry_of(message: RegistryMessage) -> Registry:
             message.settlement_timeout_ms,
         ),
         tuple(message.cut_offs_s),
+        tuple(map(_validator_of, message.appointed)),
+        tuple(map(_validator_of, message.validators)),
     )
 
 

@@ -15,6 +15,7 @@ from node.pb.v1 import operator_pb2, replication_pb2
 from node.services.facade import (
     ORDERERS,
     BlockPart,
+    EngineFacts,
     FinalNote,
     Handshake,
     NodeCondition,
@@ -59,7 +60,21 @@ def status_message(status: NodeStatus, software_version: str) -> operator_pb2.Ge
         software_version=software_version,
         store_bytes=status.store_bytes,
         queued_transactions=status.queued_transactions,
+        engine=None if status.engine is None else _engine_message(status.engine),
     )
+
+
+def _engine_message(engine: EngineFacts) -> operator_pb2.EngineStatus:
+    return operator_pb2.EngineStatus(
+        height=engine.height,
+        catching_up=engine.is_catching_up,
+        peers=engine.peers,
+        power=engine.power,
+    )
+
+
+def _engine_of(message: operator_pb2.EngineStatus) -> EngineFacts:
+    return EngineFacts(message.height, message.catching_up, message.peers, message.power)
 
 
 def status_of(message: operator_pb2.GetStatusResponse) -> NodeStatus:
@@ -94,6 +109,7 @@ def status_of(message: operator_pb2.GetStatusResponse) -> NodeStatus:
         divergence_report=message.divergence_report.encode(),
         store_bytes=message.store_bytes,
         queued_transactions=message.queued_transactions,
+        engine=_engine_of(message.engine) if message.HasField("engine") else None,
     )
 
 

@@ -6,6 +6,7 @@ Lives here: the commands. May not live here: the checks of a store (fsck.py here
 from __future__ import annotations
 
 import csv
+import dataclasses
 import enum
 from collections import Counter
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ import typer
 from clearing.errors import VerificationError
 from clearing.log import merkle
 from clearing.records.leaves import LeafKind, SealLeaf, leaf_kind
+from node.cli.consensus import verify_consensus
 from node.cli.errors import CheckFailedError, WrongUseError
 from node.cli.fsck import fsck
 from node.cli.names import Names
@@ -50,15 +52,30 @@ app = typer.Typer(
 
 @app.command()
 @with_access
-def verify(access: Access, as_json: AsJson = False) -> None:
+def verify(
+    access: Access,
+    consensus: Annotated[
+        bool,
+        typer.Option(
+            "--consensus", help="Check the validators' signatures over the log, from genesis on."
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Fetch the whole log, hash it here, and check it against the newest final checkpoint; exit 1 if it fails.
 
     Checked: the quorum's signatures; that the checkpoint extends every one seen before; that the leaves lead to its
-    root; that blocks follow each other without gaps and end in a SEAL.
+    root; that blocks follow each other without gaps and end in a SEAL. With --consensus, for a network of several
+    operators: that each change of the set of validators, and the newest block, is signed by more than two thirds of
+    the power that the log itself names.
     """
+    signed: dict[str, int] = {}
     with access.client(timeout_s=120) as client:
         seen = newest(client)
         copy = LogCopy.fetch(client, seen.checkpoint.size, "fetching leaves")
+        if consensus:
+            found = verify_consensus(copy.leaves, seen.network_id, client.block_commit)
+            signed = dataclasses.asdict(found)
     if copy.root != seen.checkpoint.root:
         raise CheckFailedError(
             "ROOT_DIFFERS",
@@ -75,6 +92,8 @@ def verify(access: Access, as_json: AsJson = False) -> None:
         "blocks": heights,
         "leaves": {kind.name: count for kind, count in sorted(kinds.items())},
     }
+    if consensus:
+        facts["consensus"] = signed
     if as_json:
         print_json(facts)
         return
@@ -85,6 +104,8 @@ def verify(access: Access, as_json: AsJson = False) -> None:
         shown.add_row(*cells(name, facts[name]))
     for kind, count in sorted(kinds.items()):
         shown.add_row(*cells(f"{kind.name} leaves", f"{count:,}"))
+    for name, value in signed.items():
+        shown.add_row(*cells(f"consensus: {name.replace('_', ' ')}", f"{value:,}"))
     console.print(shown)
 
 

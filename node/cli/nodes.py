@@ -165,7 +165,9 @@ def run(
             "--confirm-time", help="Vouch for this machine's clock, where the node doubts it."
         ),
     ] = False,
-    supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
+    supervised: Annotated[
+        bool, typer.Option("--supervised", hidden=True, help="Run under a supervisor.")
+    ] = False,
 ) -> None:
     """Run a node until it is told to stop (SIGTERM or ^C); it logs JSON lines to stderr.
 
@@ -221,6 +223,13 @@ def status(access: Access, as_json: AsJson = False) -> None:
         "final_size": found.final_size,
         "store_bytes": found.store_bytes,
         "queued": found.queued_transactions,
+        "engine": found.engine
+        and {
+            "height": found.engine.height,
+            "catching_up": found.engine.is_catching_up,
+            "peers": found.engine.peers,
+            "power": found.engine.power,
+        },
         "replicas": [
             {
                 "name": replica.name,

@@ -233,6 +233,10 @@ class AsyncClient:
         """Return how the node stands."""
         return await self._run(self._session.reader.status())
 
+    async def block_commit(self, height: int) -> tuple[int, str]:
+        """Return the engine's height of a block, and its validators' signatures as JSON; verify before use."""
+        return await self._run(self._session.reader.block_commit(height))
+
     # -- proofs
 
     @property

@@ -44,6 +44,15 @@ class Reader:
         """Read from nodes that `trust` has checked."""
         self._trust = trust
 
+    def block_commit(self, height: int) -> Operation[tuple[int, str]]:
+        """Return the engine's height of a block, and its validators' signatures as JSON (audit.proto)."""
+        answer = yield Call(
+            f"{AUDIT}GetBlockCommit",
+            audit_pb2.GetBlockCommitRequest(height=height),
+            audit_pb2.GetBlockCommitResponse,
+        )
+        return answer.engine_height, answer.evidence
+
     def obligations(
         self, wanted: ObligationFilter, *, everyone: bool, rows_max: int | None
     ) -> Operation[tuple[ObligationRow, ...]]:

@@ -234,6 +234,10 @@ class Client:
         """Return how the node stands."""
         return self._run(self._session.reader.status())
 
+    def block_commit(self, height: int) -> tuple[int, str]:
+        """Return the engine's height of a block, and its validators' signatures as JSON; verify before use."""
+        return self._run(self._session.reader.block_commit(height))
+
     # -- proofs
 
     @property

@@ -38,6 +38,7 @@ class Trust:
         """Judge by `memory`."""
         self._memory = memory
         self._is_fresh = False
+        self.transaction_bytes_max = 0
 
     @property
     def memory(self) -> CheckpointMemory:
@@ -112,6 +113,7 @@ class Trust:
         )
         if answer.network_id != seen.network_id:
             raise BadAnswerError("the registers are of another network than the log")
+        self.transaction_bytes_max = answer.transaction_bytes_max
         try:
             return wire.registry_of(answer)
         except DecodeError as error:

@@ -32,7 +32,7 @@ from clearing.records.obligation import (
     SECRET_BYTES,
     encode_item,
 )
-from clearing.records.submission import Submission, make_submission
+from clearing.records.submission import LEAF_BYTES, Submission, make_submission
 from clearing.records.transaction import Transaction
 from clearing.rules.governance import encode_actions
 from clearing.rules.registry import Action, Registry
@@ -125,14 +125,14 @@ class Writer:
     ) -> Operation[tuple[Submission, ...]]:
         """Sign obligations, records of 102 bytes each or `Obligation`s, as submissions of at most 50,000 items.
 
-        Nothing is sent. Raises: DecodeError: a name is not registered, a value does not fit, or there is none.
+        Of fewer where the network takes smaller transactions. Nothing is sent. Raises: DecodeError: a name is not registered, a value does not fit, or there is none.
         """
         records = obligations
         if not isinstance(records, bytes):
             records = yield from self._encoded(records)
         number = yield from self.number()
         seen = yield from self._trust.ready()
-        step = ITEMS_PER_SUBMISSION_MAX * ITEM_BYTES
+        step = self._items_max() * ITEM_BYTES
         return tuple(
             make_submission(
                 network_id=seen.network_id,
@@ -144,6 +144,14 @@ class Writer:
             )
             for start in range(0, max(len(records), 1), step)
         )
+
+    def _items_max(self) -> int:
+        """Return how many items one submission may have: what the format takes, or the network less."""
+        bytes_max = self._trust.transaction_bytes_max
+        if not bytes_max:
+            return ITEMS_PER_SUBMISSION_MAX
+        room = (bytes_max - LEAF_BYTES - SECRET_BYTES) // ITEM_BYTES
+        return min(max(room, 1), ITEMS_PER_SUBMISSION_MAX)
 
     def _encoded(self, obligations: Iterable[Obligation]) -> Operation[bytes]:
         registry = yield from self.registry()
@@ -168,7 +176,9 @@ class Writer:
         )
 
     def submit(self, obligations: bytes | Iterable[Obligation]) -> Operation[tuple[Recorded, ...]]:
-        """Sign and record obligations, in submissions of at most 50,000 items, each whole or not at all.
+        """Sign and record obligations, in submissions as `prepare` makes them, each whole or not at all.
+
+        When it returns, all are recorded.
 
         Raises: as `prepare` and `send`; the error's `recorded` says what was recorded before.
         """

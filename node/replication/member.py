@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from clearing.rules.registry import Registry
 from node.broadcast import Broadcast
 from node.services.facade import (
+    BlockCommit,
+    EngineFacts,
     LedgerView,
     NodeCondition,
     NodeKind,
     NodeStatus,
+    NotHeldError,
     NotServingError,
     ReplicaStatus,
 )
@@ -27,12 +30,13 @@ _EMPTY_HASH = bytes(32)
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """A node's name, what it does, the log's origin, and where the leader is."""
+    """A node's name, what it does, the log's origin, where the leader is, and how large a transaction may be."""
 
     name: str
     kind: NodeKind
     origin: str
     leader_endpoint: str
+    transaction_bytes_max: int = 0
 
 
 class Member(abc.ABC):
@@ -79,6 +83,18 @@ class Member(abc.ABC):
     def point_to(self, endpoint: str) -> None:
         """Note whom this node follows now: writers are sent there."""
         self._leader_endpoint = endpoint
+
+    @property
+    def transaction_bytes_max(self) -> int:
+        """Most bytes of one transaction that this network takes, 0 for no limit beyond that of the format."""
+        return self._membership.transaction_bytes_max
+
+    async def block_commit(self, height: int) -> BlockCommit:  # noqa: ARG002 - the protocol's
+        """Refuse: only operators have an engine. Raises: NotHeldError: always."""
+        raise NotHeldError(self.leader_endpoint)
+
+    def _engine(self) -> EngineFacts | None:
+        return None
 
     @property
     def holds_state(self) -> bool:
@@ -144,4 +160,5 @@ class Member(abc.ABC):
             divergence_report=self._divergence_report(),
             store_bytes=self._store.usage().used_bytes,
             queued_transactions=self._queued(),
+            engine=self._engine(),
         )

@@ -33,9 +33,11 @@ from node.observability import Metrics
 from node.replication.leader import Leader
 from node.replication.link import Link
 from node.replication.member import Membership
-from node.sequencer.driver import Driver, Hooks, Machine
+from node.sequencer.cometbft.driver import CometSequencer
+from node.sequencer.cometbft.home import TRANSACTION_BYTES_MAX
+from node.sequencer.driver import Hooks, Machine
 from node.sequencer.heads import Sharing
-from node.services.facade import NodeCondition, NotServingError
+from node.services.facade import BlockCommit, EngineFacts, NodeCondition, NodeKind, NotServingError
 from node.store import Store
 from node.workers.witness import Cosigner
 
@@ -169,7 +171,7 @@ class Operator(Leader):
         policy: Policy,
         signer: Signer,
         cosigner: Cosigner,
-        make_driver: Callable[[Hooks], Driver],
+        make_driver: Callable[[Hooks], CometSequencer],
         metrics: Metrics,
         on_halt: Callable[[str], None],
         connects: Mapping[str, Callable[[], Link]],
@@ -178,6 +180,12 @@ class Operator(Leader):
         self.peers = Peers(connects, broadcast.loop)
         self._conflicts: dict[str, int] = {}
         self._moved = (0, time.monotonic())
+        self._sequencer: CometSequencer
+
+        def make(hooks: Hooks) -> CometSequencer:
+            self._sequencer = make_driver(hooks)
+            return self._sequencer
+
         super().__init__(
             membership,
             machine,
@@ -185,7 +193,7 @@ class Operator(Leader):
             policy=policy,
             signer=signer,
             cosigner=cosigner,
-            make_driver=make_driver,
+            make_driver=make,
             metrics=metrics,
             on_halt=on_halt,
             rule=OperatorRule(machine.store, policy, membership.origin),
@@ -205,6 +213,18 @@ class Operator(Leader):
                 path = self._store.directory / f"conflict-{name}-{size}.note"
                 with contextlib.suppress(SetupError):
                     replace_file(path, note.encode(), PUBLIC_MODE)
+
+    @property
+    def transaction_bytes_max(self) -> int:
+        """Most bytes of one transaction that this network takes."""
+        return TRANSACTION_BYTES_MAX
+
+    async def block_commit(self, height: int) -> BlockCommit:
+        """Return what the validators have signed of a block; see services.facade.Ledger."""
+        return await asyncio.to_thread(self._sequencer.block_commit, height)
+
+    def _engine(self) -> EngineFacts | None:
+        return self._sequencer.engine
 
     def standing(self) -> tuple[NodeCondition, str]:
         """Return the node's condition and one sentence about it, "" while it serves."""
@@ -237,6 +257,9 @@ class Operator(Leader):
             return ""
         names = ", ".join(name for _, name in ahead)
         return f"the log here stands at {size} leaves while {names} have {ahead[0][0]} and more"
+
+    def _expected_kind(self, node: str) -> NodeKind:
+        return NodeKind.OPERATOR if node in self.peers.connected else super()._expected_kind(node)
 
     def _is_connected(self, name: str) -> bool:
         return super()._is_connected(name) or self.peers.connected.get(name, False)

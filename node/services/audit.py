@@ -151,9 +151,21 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
         registry = self._ledger.registry
 
         def read(view: LedgerView) -> audit_pb2.GetRegistryResponse:
-            return wire.registry_message(registry, self._ledger.network_id, view.tip)
+            limit = self._ledger.transaction_bytes_max
+            return wire.registry_message(registry, self._ledger.network_id, view.tip, limit)
 
         return await self._reading.view(read)
+
+    async def GetBlockCommit(self, request: audit_pb2.GetBlockCommitRequest, context: Any) -> Any:
+        """Return what the validators have signed of a block."""
+        del context
+        try:
+            found = await self._ledger.block_commit(request.height)
+        except VerificationError as error:
+            raise refusal(Refusal.NOT_FOUND, str(error)) from error
+        return audit_pb2.GetBlockCommitResponse(
+            height=request.height, engine_height=found.engine_height, evidence=found.evidence
+        )
 
     async def ListProposals(self, request: audit_pb2.ListProposalsRequest, context: Any) -> Any:
         """List governance proposals."""

@@ -167,6 +167,24 @@ class PositionProof:
 
 
 @dataclass(frozen=True, slots=True)
+class BlockCommit:
+    """What the validators have signed of a block: the engine's height of it, and JSON as in audit.proto."""
+
+    engine_height: int
+    evidence: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """The consensus engine beside an operator: newest block, whether it catches up, its peers, its own power."""
+
+    height: int
+    is_catching_up: bool
+    peers: int
+    power: int
+
+
+@dataclass(frozen=True, slots=True)
 class ReplicaStatus:
     """A follower as its leader sees it; cosigned_size is 0 before the first cosignature."""
 
@@ -198,6 +216,7 @@ class NodeStatus:
     divergence_report: bytes
     store_bytes: int
     queued_transactions: int
+    engine: EngineFacts | None = None
 
 
 class Ledger(Protocol):
@@ -222,6 +241,16 @@ class Ledger(Protocol):
     @property
     def leader_endpoint(self) -> str:
         """host:port of the leader, "" where it is not known."""
+
+    @property
+    def transaction_bytes_max(self) -> int:
+        """Most bytes of one transaction that this network takes, 0 for no limit beyond that of the format."""
+
+    async def block_commit(self, height: int) -> BlockCommit:
+        """Return what the validators have signed of a block.
+
+        Raises: NotHeldError: no engine here; VerificationError: no such block; NotServingError: not now.
+        """
 
     async def submit(self, transaction: Transaction) -> Outcome:
         """Order one transaction and return what became of it, after its block is durable.

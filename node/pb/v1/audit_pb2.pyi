@@ -319,6 +319,9 @@ class GetRegistryResponse(_message.Message):
     SETTLEMENT_TIMEOUT_MS_FIELD_NUMBER: _builtins.int
     CUT_OFFS_S_FIELD_NUMBER: _builtins.int
     AS_OF_FIELD_NUMBER: _builtins.int
+    APPOINTED_FIELD_NUMBER: _builtins.int
+    VALIDATORS_FIELD_NUMBER: _builtins.int
+    TRANSACTION_BYTES_MAX_FIELD_NUMBER: _builtins.int
     network_id: _builtins.bytes
     """32 bytes that every signature of this network covers: the leaf hash of leaf 0. Agreed."""
     governance_quorum: _builtins.int
@@ -327,6 +330,10 @@ class GetRegistryResponse(_message.Message):
     """Block time after which an unfinished proposal lapses. Agreed."""
     settlement_timeout_ms: _builtins.int
     """Block time that a cycle has from netting to its last confirmation. Agreed."""
+    transaction_bytes_max: _builtins.int
+    """Most bytes of one transaction (leaf and body) that this network takes, 0 for no limit beyond that of the format;
+    larger submissions must be split. Local.
+    """
     @_builtins.property
     def participants(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Participant]:
         """By number, ascending, without gaps. Agreed."""
@@ -343,6 +350,14 @@ class GetRegistryResponse(_message.Message):
     def as_of(self) -> _types_pb2.LedgerHead:
         """What this answer describes."""
 
+    @_builtins.property
+    def appointed(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Validator]:
+        """Validators that governance has appointed, by participant; empty where one operator orders. Agreed."""
+
+    @_builtins.property
+    def validators(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Validator]:
+        """Validators in force, by participant. Agreed."""
+
     def __init__(
         self,
         *,
@@ -354,14 +369,73 @@ class GetRegistryResponse(_message.Message):
         settlement_timeout_ms: _builtins.int = ...,
         cut_offs_s: _abc.Iterable[_builtins.int] | None = ...,
         as_of: _types_pb2.LedgerHead | None = ...,
+        appointed: _abc.Iterable[_types_pb2.Validator] | None = ...,
+        validators: _abc.Iterable[_types_pb2.Validator] | None = ...,
+        transaction_bytes_max: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "assets", b"assets", "cut_offs_s", b"cut_offs_s", "governance_quorum", b"governance_quorum", "network_id", b"network_id", "participants", b"participants", "proposal_lifetime_ms", b"proposal_lifetime_ms", "settlement_timeout_ms", b"settlement_timeout_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["appointed", b"appointed", "as_of", b"as_of", "assets", b"assets", "cut_offs_s", b"cut_offs_s", "governance_quorum", b"governance_quorum", "network_id", b"network_id", "participants", b"participants", "proposal_lifetime_ms", b"proposal_lifetime_ms", "settlement_timeout_ms", b"settlement_timeout_ms", "transaction_bytes_max", b"transaction_bytes_max", "validators", b"validators"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetRegistryResponse: _TypeAlias = GetRegistryResponse  # noqa: Y015
+
+@_typing.final
+class GetBlockCommitRequest(_message.Message):
+    """Which block's commit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    height: _builtins.int
+    """Height of the ledger's block."""
+    def __init__(
+        self,
+        *,
+        height: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["height", b"height"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBlockCommitRequest: _TypeAlias = GetBlockCommitRequest  # noqa: Y015
+
+@_typing.final
+class GetBlockCommitResponse(_message.Message):
+    """What the validators have signed of a block."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    ENGINE_HEIGHT_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    height: _builtins.int
+    """The block's height again. Agreed."""
+    engine_height: _builtins.int
+    """Height of the engine's block that it was made of; the commit is of the next one, whose header carries the app hash.
+    Agreed.
+    """
+    evidence: _builtins.str
+    """JSON object with "signed_header" and "validators" as the engine's RPC gives them (CometBFT, /commit, /validators).
+    Header and set are agreed, which signatures were collected is local.
+    """
+    def __init__(
+        self,
+        *,
+        height: _builtins.int = ...,
+        engine_height: _builtins.int = ...,
+        evidence: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine_height", b"engine_height", "evidence", b"evidence", "height", b"height"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBlockCommitResponse: _TypeAlias = GetBlockCommitResponse  # noqa: Y015
 
 @_typing.final
 class ListProposalsRequest(_message.Message):

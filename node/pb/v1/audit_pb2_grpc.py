@@ -65,6 +65,11 @@ class AuditServiceStub:
                 request_serializer=node_dot_pb_dot_v1_dot_audit__pb2.GetRegistryRequest.SerializeToString,
                 response_deserializer=node_dot_pb_dot_v1_dot_audit__pb2.GetRegistryResponse.FromString,
                 _registered_method=True)
+        self.GetBlockCommit = channel.unary_unary(
+                '/clearing.v1.AuditService/GetBlockCommit',
+                request_serializer=node_dot_pb_dot_v1_dot_audit__pb2.GetBlockCommitRequest.SerializeToString,
+                response_deserializer=node_dot_pb_dot_v1_dot_audit__pb2.GetBlockCommitResponse.FromString,
+                _registered_method=True)
         self.ListProposals = channel.unary_unary(
                 '/clearing.v1.AuditService/ListProposals',
                 request_serializer=node_dot_pb_dot_v1_dot_audit__pb2.ListProposalsRequest.SerializeToString,
@@ -144,6 +149,16 @@ class AuditServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetBlockCommit(self, request, context):
+        """Return the consensus engine's commit that proves what a block did: headers carry SHA-256 over size and root of the log.
+
+        Errors: NOT_FOUND (no such block, or one that was made without an engine), FAILED_PRECONDITION (NOT_HELD: this node
+        has no engine; ask an operator), UNAVAILABLE (the engine does not answer, or the next block is not there yet).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListProposals(self, request, context):
         """List governance proposals, by log index, ascending.
         """
@@ -211,6 +226,11 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.GetRegistry,
                     request_deserializer=node_dot_pb_dot_v1_dot_audit__pb2.GetRegistryRequest.FromString,
                     response_serializer=node_dot_pb_dot_v1_dot_audit__pb2.GetRegistryResponse.SerializeToString,
+            ),
+            'GetBlockCommit': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBlockCommit,
+                    request_deserializer=node_dot_pb_dot_v1_dot_audit__pb2.GetBlockCommitRequest.FromString,
+                    response_serializer=node_dot_pb_dot_v1_dot_audit__pb2.GetBlockCommitResponse.SerializeToString,
             ),
             'ListProposals': grpc.unary_unary_rpc_method_handler(
                     servicer.ListProposals,
@@ -401,6 +421,33 @@ class AuditService:
             '/clearing.v1.AuditService/GetRegistry',
             node_dot_pb_dot_v1_dot_audit__pb2.GetRegistryRequest.SerializeToString,
             node_dot_pb_dot_v1_dot_audit__pb2.GetRegistryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBlockCommit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/clearing.v1.AuditService/GetBlockCommit',
+            node_dot_pb_dot_v1_dot_audit__pb2.GetBlockCommitRequest.SerializeToString,
+            node_dot_pb_dot_v1_dot_audit__pb2.GetBlockCommitResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -59,6 +59,12 @@ class AuditServiceStub:
     """
     GetRegistry: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetRegistryRequest, _audit_pb2.GetRegistryResponse]
     """Return the registers of participants and assets, the parameters and the timetable."""
+    GetBlockCommit: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetBlockCommitRequest, _audit_pb2.GetBlockCommitResponse]
+    """Return the consensus engine's commit that proves what a block did: headers carry SHA-256 over size and root of the log.
+
+    Errors: NOT_FOUND (no such block, or one that was made without an engine), FAILED_PRECONDITION (NOT_HELD: this node
+    has no engine; ask an operator), UNAVAILABLE (the engine does not answer, or the next block is not there yet).
+    """
     ListProposals: _grpc.UnaryUnaryMultiCallable[_audit_pb2.ListProposalsRequest, _audit_pb2.ListProposalsResponse]
     """List governance proposals, by log index, ascending."""
     QueryObligations: _grpc.UnaryUnaryMultiCallable[_audit_pb2.QueryObligationsRequest, _audit_pb2.QueryObligationsResponse]
@@ -96,6 +102,12 @@ class AuditServiceAsyncStub(AuditServiceStub):
     """
     GetRegistry: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetRegistryRequest, _audit_pb2.GetRegistryResponse]  # type: ignore[assignment]
     """Return the registers of participants and assets, the parameters and the timetable."""
+    GetBlockCommit: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetBlockCommitRequest, _audit_pb2.GetBlockCommitResponse]  # type: ignore[assignment]
+    """Return the consensus engine's commit that proves what a block did: headers carry SHA-256 over size and root of the log.
+
+    Errors: NOT_FOUND (no such block, or one that was made without an engine), FAILED_PRECONDITION (NOT_HELD: this node
+    has no engine; ask an operator), UNAVAILABLE (the engine does not answer, or the next block is not there yet).
+    """
     ListProposals: _aio.UnaryUnaryMultiCallable[_audit_pb2.ListProposalsRequest, _audit_pb2.ListProposalsResponse]  # type: ignore[assignment]
     """List governance proposals, by log index, ascending."""
     QueryObligations: _aio.UnaryUnaryMultiCallable[_audit_pb2.QueryObligationsRequest, _audit_pb2.QueryObligationsResponse]  # type: ignore[assignment]
@@ -166,6 +178,18 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_audit_pb2.GetRegistryResponse, _abc.Awaitable[_audit_pb2.GetRegistryResponse]]:
         """Return the registers of participants and assets, the parameters and the timetable."""
+
+    @_abc_1.abstractmethod
+    def GetBlockCommit(
+        self,
+        request: _audit_pb2.GetBlockCommitRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.GetBlockCommitResponse, _abc.Awaitable[_audit_pb2.GetBlockCommitResponse]]:
+        """Return the consensus engine's commit that proves what a block did: headers carry SHA-256 over size and root of the log.
+
+        Errors: NOT_FOUND (no such block, or one that was made without an engine), FAILED_PRECONDITION (NOT_HELD: this node
+        has no engine; ask an operator), UNAVAILABLE (the engine does not answer, or the next block is not there yet).
+        """
 
     @_abc_1.abstractmethod
     def ListProposals(

@@ -24,23 +24,25 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19node/pb/v1/operator.proto\x12\x0b\x63learing.v1\"\x12\n\x10GetStatusRequest\"l\n\rReplicaStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x04kind\x18\x02 \x01(\x0e\x32\x15.clearing.v1.NodeKind\x12\x11\n\tconnected\x18\x03 \x01(\x08\x12\x15\n\rcosigned_size\x18\x04 \x01(\x04\"\xf2\x03\n\x11GetStatusResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03lei\x18\x02 \x01(\t\x12#\n\x04kind\x18\x03 \x01(\x0e\x32\x15.clearing.v1.NodeKind\x12-\n\tcondition\x18\x04 \x01(\x0e\x32\x1a.clearing.v1.NodeCondition\x12\x18\n\x10\x63ondition_detail\x18\x05 \x01(\t\x12\x17\n\x0fleader_endpoint\x18\x06 \x01(\t\x12\x12\n\nnetwork_id\x18\x07 \x01(\x0c\x12\x0e\n\x06origin\x18\x08 \x01(\t\x12\x0e\n\x06height\x18\t \x01(\x04\x12\x0f\n\x07time_ms\x18\n \x01(\x04\x12\x10\n\x08log_size\x18\x0b \x01(\x04\x12\x10\n\x08log_root\x18\x0c \x01(\x0c\x12\x12\n\nstate_root\x18\r \x01(\x0c\x12\x12\n\nfinal_size\x18\x0e \x01(\x04\x12,\n\x08replicas\x18\x0f \x03(\x0b\x32\x1a.clearing.v1.ReplicaStatus\x12\x19\n\x11\x64ivergence_report\x18\x10 \x01(\t\x12\x15\n\rrules_version\x18\x11 \x01(\r\x12\x18\n\x10software_version\x18\x12 \x01(\t\x12\x13\n\x0bstore_bytes\x18\x13 \x01(\x04\x12\x1b\n\x13queued_transactions\x18\x14 \x01(\r*\x8e\x01\n\x08NodeKind\x12\x19\n\x15NODE_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10NODE_KIND_LEADER\x10\x01\x12\x1a\n\x16NODE_KIND_FULL_REPLICA\x10\x02\x12\x1d\n\x19NODE_KIND_WITNESS_REPLICA\x10\x03\x12\x16\n\x12NODE_KIND_OPERATOR\x10\x04*\xe7\x02\n\rNodeCondition\x12\x1e\n\x1aNODE_CONDITION_UNSPECIFIED\x10\x00\x12\'\n#NODE_CONDITION_WAITING_FOR_REPLICAS\x10\x01\x12\x1a\n\x16NODE_CONDITION_SERVING\x10\x02\x12\x1e\n\x1aNODE_CONDITION_CATCHING_UP\x10\x03\x12\x1b\n\x17NODE_CONDITION_DIVERGED\x10\x04\x12$\n NODE_CONDITION_ROLLBACK_DETECTED\x10\x05\x12\x1c\n\x18NODE_CONDITION_DISK_FULL\x10\x06\x12\x19\n\x15NODE_CONDITION_HALTED\x10\x07\x12\x1e\n\x1aNODE_CONDITION_CLOCK_AHEAD\x10\x08\x12\x1b\n\x17NODE_CONDITION_STOPPING\x10\t\x12\x18\n\x14NODE_CONDITION_STUCK\x10\n2]\n\x0fOperatorService\x12J\n\tGetStatus\x12\x1d.clearing.v1.GetStatusRequest\x1a\x1e.clearing.v1.GetStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19node/pb/v1/operator.proto\x12\x0b\x63learing.v1\"\x12\n\x10GetStatusRequest\"l\n\rReplicaStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x04kind\x18\x02 \x01(\x0e\x32\x15.clearing.v1.NodeKind\x12\x11\n\tconnected\x18\x03 \x01(\x08\x12\x15\n\rcosigned_size\x18\x04 \x01(\x04\"Q\n\x0c\x45ngineStatus\x12\x0e\n\x06height\x18\x01 \x01(\x04\x12\x13\n\x0b\x63\x61tching_up\x18\x02 \x01(\x08\x12\r\n\x05peers\x18\x03 \x01(\r\x12\r\n\x05power\x18\x04 \x01(\x04\"\x9d\x04\n\x11GetStatusResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03lei\x18\x02 \x01(\t\x12#\n\x04kind\x18\x03 \x01(\x0e\x32\x15.clearing.v1.NodeKind\x12-\n\tcondition\x18\x04 \x01(\x0e\x32\x1a.clearing.v1.NodeCondition\x12\x18\n\x10\x63ondition_detail\x18\x05 \x01(\t\x12\x17\n\x0fleader_endpoint\x18\x06 \x01(\t\x12\x12\n\nnetwork_id\x18\x07 \x01(\x0c\x12\x0e\n\x06origin\x18\x08 \x01(\t\x12\x0e\n\x06height\x18\t \x01(\x04\x12\x0f\n\x07time_ms\x18\n \x01(\x04\x12\x10\n\x08log_size\x18\x0b \x01(\x04\x12\x10\n\x08log_root\x18\x0c \x01(\x0c\x12\x12\n\nstate_root\x18\r \x01(\x0c\x12\x12\n\nfinal_size\x18\x0e \x01(\x04\x12,\n\x08replicas\x18\x0f \x03(\x0b\x32\x1a.clearing.v1.ReplicaStatus\x12\x19\n\x11\x64ivergence_report\x18\x10 \x01(\t\x12\x15\n\rrules_version\x18\x11 \x01(\r\x12\x18\n\x10software_version\x18\x12 \x01(\t\x12\x13\n\x0bstore_bytes\x18\x13 \x01(\x04\x12\x1b\n\x13queued_transactions\x18\x14 \x01(\r\x12)\n\x06\x65ngine\x18\x1e \x01(\x0b\x32\x19.clearing.v1.EngineStatus*\x8e\x01\n\x08NodeKind\x12\x19\n\x15NODE_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10NODE_KIND_LEADER\x10\x01\x12\x1a\n\x16NODE_KIND_FULL_REPLICA\x10\x02\x12\x1d\n\x19NODE_KIND_WITNESS_REPLICA\x10\x03\x12\x16\n\x12NODE_KIND_OPERATOR\x10\x04*\xe7\x02\n\rNodeCondition\x12\x1e\n\x1aNODE_CONDITION_UNSPECIFIED\x10\x00\x12\'\n#NODE_CONDITION_WAITING_FOR_REPLICAS\x10\x01\x12\x1a\n\x16NODE_CONDITION_SERVING\x10\x02\x12\x1e\n\x1aNODE_CONDITION_CATCHING_UP\x10\x03\x12\x1b\n\x17NODE_CONDITION_DIVERGED\x10\x04\x12$\n NODE_CONDITION_ROLLBACK_DETECTED\x10\x05\x12\x1c\n\x18NODE_CONDITION_DISK_FULL\x10\x06\x12\x19\n\x15NODE_CONDITION_HALTED\x10\x07\x12\x1e\n\x1aNODE_CONDITION_CLOCK_AHEAD\x10\x08\x12\x1b\n\x17NODE_CONDITION_STOPPING\x10\t\x12\x18\n\x14NODE_CONDITION_STUCK\x10\n2]\n\x0fOperatorService\x12J\n\tGetStatus\x12\x1d.clearing.v1.GetStatusRequest\x1a\x1e.clearing.v1.GetStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'node.pb.v1.operator_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_NODEKIND']._serialized_start=674
-  _globals['_NODEKIND']._serialized_end=816
-  _globals['_NODECONDITION']._serialized_start=819
-  _globals['_NODECONDITION']._serialized_end=1178
+  _globals['_NODEKIND']._serialized_start=800
+  _globals['_NODEKIND']._serialized_end=942
+  _globals['_NODECONDITION']._serialized_start=945
+  _globals['_NODECONDITION']._serialized_end=1304
   _globals['_GETSTATUSREQUEST']._serialized_start=42
   _globals['_GETSTATUSREQUEST']._serialized_end=60
   _globals['_REPLICASTATUS']._serialized_start=62
   _globals['_REPLICASTATUS']._serialized_end=170
-  _globals['_GETSTATUSRESPONSE']._serialized_start=173
-  _globals['_GETSTATUSRESPONSE']._serialized_end=671
-  _globals['_OPERATORSERVICE']._serialized_start=1180
-  _globals['_OPERATORSERVICE']._serialized_end=1273
+  _globals['_ENGINESTATUS']._serialized_start=172
+  _globals['_ENGINESTATUS']._serialized_end=253
+  _globals['_GETSTATUSRESPONSE']._serialized_start=256
+  _globals['_GETSTATUSRESPONSE']._serialized_end=797
+  _globals['_OPERATORSERVICE']._serialized_start=1306
+  _globals['_OPERATORSERVICE']._serialized_end=1399
 # @@protoc_insertion_point(module_scope)

@@ -168,6 +168,40 @@ class ReplicaStatus(_message.Message):
 Global___ReplicaStatus: _TypeAlias = ReplicaStatus  # noqa: Y015
 
 @_typing.final
+class EngineStatus(_message.Message):
+    """A consensus engine as its operator's node sees it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    CATCHING_UP_FIELD_NUMBER: _builtins.int
+    PEERS_FIELD_NUMBER: _builtins.int
+    POWER_FIELD_NUMBER: _builtins.int
+    height: _builtins.int
+    """Height of its newest block. Local."""
+    catching_up: _builtins.bool
+    """Whether it is catching up with the others. Local."""
+    peers: _builtins.int
+    """Engines of other operators that it is connected to. Local."""
+    power: _builtins.int
+    """Voting power of its key now, 0 for none. Local."""
+    def __init__(
+        self,
+        *,
+        height: _builtins.int = ...,
+        catching_up: _builtins.bool = ...,
+        peers: _builtins.int = ...,
+        power: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catching_up", b"catching_up", "height", b"height", "peers", b"peers", "power", b"power"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EngineStatus: _TypeAlias = EngineStatus  # noqa: Y015
+
+@_typing.final
 class GetStatusResponse(_message.Message):
     """How a node stands."""
 
@@ -193,6 +227,7 @@ class GetStatusResponse(_message.Message):
     SOFTWARE_VERSION_FIELD_NUMBER: _builtins.int
     STORE_BYTES_FIELD_NUMBER: _builtins.int
     QUEUED_TRANSACTIONS_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the node. Local."""
     lei: _builtins.str
@@ -235,6 +270,10 @@ class GetStatusResponse(_message.Message):
     def replicas(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReplicaStatus]:
         """Followers, by name; empty on a follower. Local."""
 
+    @_builtins.property
+    def engine(self) -> Global___EngineStatus:
+        """The consensus engine beside an operator; unset elsewhere, and while it does not answer. Local."""
+
     def __init__(
         self,
         *,
@@ -258,10 +297,11 @@ class GetStatusResponse(_message.Message):
         software_version: _builtins.str = ...,
         store_bytes: _builtins.int = ...,
         queued_transactions: _builtins.int = ...,
+        engine: Global___EngineStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "condition_detail", b"condition_detail", "divergence_report", b"divergence_report", "final_size", b"final_size", "height", b"height", "kind", b"kind", "leader_endpoint", b"leader_endpoint", "lei", b"lei", "log_root", b"log_root", "log_size", b"log_size", "name", b"name", "network_id", b"network_id", "origin", b"origin", "queued_transactions", b"queued_transactions", "replicas", b"replicas", "rules_version", b"rules_version", "software_version", b"software_version", "state_root", b"state_root", "store_bytes", b"store_bytes", "time_ms", b"time_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "condition_detail", b"condition_detail", "divergence_report", b"divergence_report", "engine", b"engine", "final_size", b"final_size", "height", b"height", "kind", b"kind", "leader_endpoint", b"leader_endpoint", "lei", b"lei", "log_root", b"log_root", "log_size", b"log_size", "name", b"name", "network_id", b"network_id", "origin", b"origin", "queued_transactions", b"queued_transactions", "replicas", b"replicas", "rules_version", b"rules_version", "software_version", b"software_version", "state_root", b"state_root", "store_bytes", b"store_bytes", "time_ms", b"time_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -414,6 +414,40 @@ class Participant(_message.Message):
 Global___Participant: _TypeAlias = Participant  # noqa: Y015
 
 @_typing.final
+class Validator(_message.Message):
+    """A participant's validator under the consensus engine."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTICIPANT_FIELD_NUMBER: _builtins.int
+    POWER_FIELD_NUMBER: _builtins.int
+    CONSENSUS_KEY_FIELD_NUMBER: _builtins.int
+    SUSPENDED_FIELD_NUMBER: _builtins.int
+    participant: _builtins.int
+    """Registry number of the participant. Agreed."""
+    power: _builtins.int
+    """Voting power. Agreed."""
+    consensus_key: _builtins.bytes
+    """Ed25519 key of the engine's votes, 32 bytes. Agreed."""
+    suspended: _builtins.bool
+    """Whether it voted twice at one height, until governance appoints it anew. Agreed."""
+    def __init__(
+        self,
+        *,
+        participant: _builtins.int = ...,
+        power: _builtins.int = ...,
+        consensus_key: _builtins.bytes = ...,
+        suspended: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consensus_key", b"consensus_key", "participant", b"participant", "power", b"power", "suspended", b"suspended"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Validator: _TypeAlias = Validator  # noqa: Y015
+
+@_typing.final
 class Asset(_message.Message):
     """One cleared asset of the register."""
 

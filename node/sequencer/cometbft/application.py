@@ -35,6 +35,7 @@ from dataclasses import dataclass
 import structlog
 
 from clearing import ledger
+from clearing.consensus.commit import app_hash, chain_id
 from clearing.errors import DecodeError, InvariantViolation, RejectCode, invariant
 from clearing.ledger import Block, BlockResult, Outcome, Standing
 from clearing.records.instruction import Instruction
@@ -46,7 +47,7 @@ from clearing.rules.validators import Validators
 from node.pb.abci import abci_pb2 as abci
 from node.sequencer.clock import wall_ms
 from node.sequencer.cometbft import transactions
-from node.sequencer.cometbft.home import APP_VERSION, chain_id, read_block_zero
+from node.sequencer.cometbft.home import APP_VERSION, read_block_zero
 from node.sequencer.cometbft.transactions import Tick
 from node.sequencer.driver import Machine
 from node.store import StoreBusyError, StoreFullError
@@ -63,16 +64,6 @@ RETRY_S = 1.0
 CODESPACE = "clearing"
 CODE_RECORDED = 1
 CODE_NOT_DUE = 2
-_APP_HASH_DOMAIN = b"clearing/app/v1\0"
-
-
-def app_hash(log_size: int, log_root: bytes) -> bytes:
-    """Return what the engine's headers carry of the ledger: SHA-256 over the log's size and root.
-
-    The log's last leaf is a SEAL over every row of the state, so this is all there is to agree on.
-    It holds neither height nor time: a block that changes nothing leaves it as it was.
-    """
-    return hashlib.sha256(_APP_HASH_DOMAIN + log_size.to_bytes(8, "little") + log_root).digest()
 
 
 @dataclass(frozen=True, slots=True)

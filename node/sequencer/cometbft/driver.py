@@ -12,6 +12,7 @@ bounded in number, bytes and time.
 from __future__ import annotations
 
 import hashlib
+import json
 import queue
 import threading
 import time
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import structlog
 
-from clearing.errors import RejectCode
+from clearing.errors import RejectCode, VerificationError
 from clearing.handlers.answers import refused
 from clearing.ledger import Block, Outcome
 from clearing.records.transaction import Transaction
@@ -35,14 +36,15 @@ from node.sequencer.cometbft.rpc import (
     EngineError,
     EngineFullError,
     EngineRpc,
-    EngineStatus,
 )
 from node.sequencer.cometbft.server import AbciServer
 from node.sequencer.cometbft.transactions import Tick
 from node.sequencer.driver import Hooks, Machine
 from node.sequencer.halt import write_halt_report
 from node.services.facade import (
+    BlockCommit,
     BusyError,
+    EngineFacts,
     NodeCondition,
     NodeRefusalError,
     NotServingError,
@@ -116,7 +118,7 @@ class CometSequencer:
         self.application = Application(machine, Events(hooks.on_block, self._tell, self._note_disk))
         self._server = AbciServer(self.application, sockets.abci, self._halt)
         self._ends = threading.Event()
-        self.engine: EngineStatus | None = None
+        self.engine: EngineFacts | None = None
         self._threads = [
             threading.Thread(target=self._send_all, name=f"sender-{number}", daemon=True)
             for number in range(SENDERS)
@@ -191,10 +193,23 @@ class CometSequencer:
         """Number of transactions that wait for a block."""
         return len(self._waiting)
 
-    @property
-    def transaction_bytes_max(self) -> int:
-        """Greatest transaction taken: a larger submission must be split."""
-        return TRANSACTION_BYTES_MAX
+    def block_commit(self, height: int) -> BlockCommit:
+        """Return what the validators have signed of a block of the ledger; blocks on the engine.
+
+        Raises: VerificationError: no such block; NotServingError: the engine does not say.
+        """
+        with self._machine.store.snapshot() as view:
+            ordered = view.ordered_of(height) if height else 0
+            if view.tip is None or height > view.tip.height or ordered is None:
+                raise VerificationError(f"no block {height} was made here of an engine's")
+        # The header after the block carries the app hash that the block led to.
+        try:
+            signed = self._rpc.commit(ordered + 1)
+            validators = self._rpc.validators(ordered + 1)
+        except EngineError as error:
+            raise NotServingError(NodeCondition.CATCHING_UP, str(error)) from error
+        evidence = {"signed_header": signed, "validators": validators}
+        return BlockCommit(ordered, json.dumps(evidence, separators=(",", ":")))
 
     @property
     def refusal(self) -> NodeRefusalError | None:

@@ -33,6 +33,8 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from clearing import ledger
+from clearing.consensus.commit import chain_id
+from clearing.consensus.validators import address_of
 from clearing.errors import DecodeError
 from clearing.ledger import BlockResult
 from clearing.rules.governance import encode_actions
@@ -139,16 +141,6 @@ def read_keys(home: Path) -> HomeKeys:
         return HomeKeys(address_of(public).hex(), base64.b64decode(validator, validate=True))
     except (ValueError, KeyError, TypeError) as error:
         raise SetupError(f"{home}: not the keys of a consensus engine: {error!r}") from error
-
-
-def address_of(public_key: bytes) -> bytes:
-    """Return the engine's 20-byte name of an Ed25519 key."""
-    return hashlib.sha256(public_key).digest()[:20]
-
-
-def chain_id(network_id: bytes) -> str:
-    """Return the chain's name, of at most 50 characters: two networks never share one."""
-    return f"clearing-{network_id.hex()[:32]}"
 
 
 def genesis_document(time_ms: int, actions: Sequence[Action]) -> bytes:

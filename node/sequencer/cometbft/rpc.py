@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from clearing.errors import ClearingError
+from node.services.facade import EngineFacts
 
 TIMEOUT_S = 10.0
 _ANSWER_BYTES_MAX = 64 << 20
@@ -46,16 +47,6 @@ class Answer:
 
     code: int
     log: str
-
-
-@dataclass(frozen=True, slots=True)
-class EngineStatus:
-    """Where the engine stands: its newest block, whether it is catching up, its peers, its own power."""
-
-    height: int
-    is_catching_up: bool
-    peers: int
-    power: int
 
 
 class EngineRpc:
@@ -87,14 +78,14 @@ class EngineRpc:
             raise
         return Answer(int(result["code"]), str(result["log"]))
 
-    def status(self) -> EngineStatus:
+    def status(self) -> EngineFacts:
         """Return where the engine stands.
 
         Raises: EngineError: it does not say.
         """
         found = self._call("/status")
         peers = self._call("/net_info")
-        return EngineStatus(
+        return EngineFacts(
             int(found["sync_info"]["latest_block_height"]),
             bool(found["sync_info"]["catching_up"]),
             int(peers["n_peers"]),

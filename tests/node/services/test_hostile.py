@@ -38,6 +38,7 @@ METHODS = [
     for method in service.methods
 ]
 NAMED = {
+    "NOT_HELD",
     "BAD_REQUEST", "BAD_PAGE", "NOT_FOUND", "NOT_AUTHORISED", "MALFORMED", "ROLLBACK",
     "NOT_YET_FINAL", "UNKNOWN_HEAD", "WRONG_NETWORK", "ROLLBACK_DETECTED",
 }  # fmt: skip

@@ -59,6 +59,7 @@ ADMITTED: dict[str, set[str]] = {
     # The empty request asks for participant 0, the central bank.
     "AuditService/GetPositionProof": SUPERVISORS,
     "AuditService/GetRegistry": EVERY_PARTICIPANT,
+    "AuditService/GetBlockCommit": EVERY_PARTICIPANT,
     "AuditService/ListProposals": EVERY_PARTICIPANT,
     "AuditService/QueryObligations": SUPERVISORS,
     "AuditService/QueryPositions": SUPERVISORS,
