@@ -177,7 +177,9 @@ class Supervisor:
         )
         write_config(self._home, settings)
         sockets = sockets_of(self._home)
+        # What a killed pair left would keep the next from listening.
         sockets.abci.unlink(missing_ok=True)
+        sockets.rpc.unlink(missing_ok=True)
         return sockets
 
     async def _start_node(self) -> asyncio.subprocess.Process:

@@ -68,7 +68,9 @@ def up(
     ] = None,
     engine: Annotated[
         Engine | None,
-        typer.Option(help="Who orders: one operator (embedded, the default), or several."),
+        typer.Option(
+            help="Who orders: one operator (embedded; the default of processes), or several."
+        ),
     ] = None,
     operators: Annotated[
         int | None,
@@ -86,7 +88,7 @@ def up(
     Run again on a network that is down, it starts it again with all it holds.
     """
     runner = Runner.DOCKER if docker else Runner.PROCESSES
-    chosen = engine or (Engine.COMETBFT if operators else Engine.EMBEDDED)
+    chosen = engine or (Engine.COMETBFT if operators or docker else Engine.EMBEDDED)
     plan = plan_of(chosen, operators)
     if LocalNetwork.exists(directory):
         network = LocalNetwork.open(directory)

@@ -45,6 +45,8 @@ _log = structlog.get_logger(__name__)
 
 PAUSE_S_MIN = 0.1
 PAUSE_S_MAX = 2.0
+REPEAT_S = 2.0
+"""The newest note is sent again after so long without a newer one."""
 
 STUCK_S = 15.0
 """How long the log may lag behind the others' without moving before the node calls itself stuck."""
@@ -106,7 +108,8 @@ class OperatorRule:
 class Peers:
     """Hands this node's newest notes to the other operators, each by a task of its own.
 
-    Only the newest note is worth sending: it covers all before it.
+    Only the newest note is worth sending: it covers all before it. It is sent again now and then: who was killed has
+    forgotten what he had taken of a head that is not final with him.
     """
 
     def __init__(
@@ -139,8 +142,11 @@ class Peers:
             try:
                 async with self._connects[name]() as link:
                     while True:
-                        await self._changed[name].wait()
+                        with contextlib.suppress(TimeoutError):
+                            await asyncio.wait_for(self._changed[name].wait(), REPEAT_S)
                         self._changed[name].clear()
+                        if not self._note:
+                            continue
                         await link.add_cosignature(self._note)
                         self.connected[name], pause_s = True, PAUSE_S_MIN
             except grpc.aio.AioRpcError as error:

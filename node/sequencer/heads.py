@@ -275,6 +275,9 @@ class HeadKeeper:
     def _sign(self, head: Head, durable_s: float) -> None:
         if self._final is not None and head.size <= self._final[0]:
             self._signed_size = self._final[0]
+            # After a restart of all: it may be final here and not with an operator that was away.
+            if self._sharing is not None:
+                self._sharing.on_note(self._final[1])
             return
         origin = self._signer.key.name
         checkpoint = Checkpoint(origin, head.size, head.root)

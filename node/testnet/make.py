@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -30,13 +30,18 @@ from node.pki import Authority, Validity
 from node.profile import PROFILE_NAME, IdentityDirectory, Profile
 from node.provision import (
     DATA_NAME,
+    ENGINE_NAME,
     KEY_FILE_NAME,
     POLICY_NAME,
+    NodeKeys,
     NodePlace,
     make_node,
+    operators_policy,
     quorum_policy,
     write_genesis,
+    write_operators_genesis,
 )
+from node.sequencer.cometbft.home import HomeKeys, read_keys
 from node.settings import render_settings
 from node.testnet.bitcoin import has_engine
 from node.testnet.bridge import Bridge
@@ -65,6 +70,9 @@ from node.testnet.plan import (
     plan_of,
 )
 from node.testnet.processes import LOOPBACK, free_ports, is_free, stop_all
+
+POWER = 10
+"""Of every validator: no one has a third of four's."""
 
 _VALIDITY_DAYS = 3_650
 _HOSTS = (LOOPBACK, "localhost")
@@ -112,7 +120,7 @@ def _lay_out(
     """Say where each node serves and by which ways they reach each other."""
     parties = (*AUTHORITIES, *operator_parties(plan), *participants)
     in_containers = runner is Runner.DOCKER
-    ways = [(node, plan.followed(node), NODE) for node in plan.nodes if plan.followed(node)]
+    ways = list(_ways(plan))
     network = LocalNetwork(
         path,
         parties,
@@ -122,9 +130,19 @@ def _lay_out(
         plan=plan,
         runner=runner,
         links=tuple(Link(*way, 0, 0) for way in ways) if relayed and not in_containers else (),
+        engine_ports=dict.fromkeys(plan.operators if plan.engine is Engine.COMETBFT else (), 0),
         bridge=Bridge.choose(container_names(plan), taken_subnets()) if in_containers else None,
     )
     return _with_ports(network)
+
+
+def _ways(plan: Plan) -> Iterator[tuple[str, str, str]]:
+    """Yield who dials whom: node, its target, and whether the node or its consensus engine is meant."""
+    for node in plan.nodes:
+        for target in plan.dialled(node):
+            yield node, target, NODE
+            if node in plan.operators:
+                yield node, target, ENGINE
 
 
 def _with_ports(network: LocalNetwork) -> LocalNetwork:
@@ -151,14 +169,25 @@ def _make(network: LocalNetwork, report: Callable[[str], None]) -> LocalNetwork:
     )
     node_keys = _make_nodes(network, authority, validity, report)
     registered = [
-        replace(party, node_key=node_keys.get(party.name) or NO_KEY)
+        replace(party, node_key=_node_key(node_keys.get(party.name)))
         for party in _make_identities(network, authority, validity, report)
     ]
     actions = [
         *(Action(ActionKind.ADD_PARTICIPANT, party) for party in registered),
         *(Action(ActionKind.ADD_ASSET, asset) for asset in ASSETS),
     ]
-    write_genesis(network.node_path(LEADER) / DATA_NAME, time.time_ns() // 10**6, actions)
+    if network.plan.engine is Engine.COMETBFT:
+        numbers = {party.name: number for number, party in enumerate(registered)}
+        actions += [
+            _validator(numbers[name], made.engine)
+            for name, made in node_keys.items()
+            if made.engine is not None
+        ]
+        operators = [network.node_path(name) for name in network.plan.operators]
+        write_operators_genesis(operators, time.time_ns() // 10**6, actions)
+    else:
+        data = network.node_path(LEADER) / DATA_NAME
+        write_genesis(data, time.time_ns() // 10**6, actions)
     if network.bridge is not None:
         _make_desk(network)
     create_file(network.path / INDEX_NAME, network.encode(), PUBLIC_MODE)
@@ -169,38 +198,71 @@ def _nothing(_: str) -> None:
     return
 
 
+def _node_key(made: NodeKeys | None) -> bytes:
+    return (made.instruction if made else None) or NO_KEY
+
+
+def _validator(participant: int, engine: HomeKeys) -> Action:
+    """Return the action by which an operator validates, with as much power as every other."""
+    value = {"participant": participant, "power": POWER, "consensus_key": engine.consensus_key}
+    return Action(ActionKind.SET_VALIDATOR, value)
+
+
 def _make_nodes(
     network: LocalNetwork, authority: Authority, validity: Validity, done: Callable[[str], None]
-) -> dict[str, bytes | None]:
-    """Make every node's directory and the policy; returns their instruction keys by name."""
+) -> dict[str, NodeKeys]:
+    """Make every node's directory and the policy; returns their public keys by name."""
     keys = {}
-    plan = network.plan
     for name in network.ports:
-        leader = plan.followed(name)
-        follows = ReplicaRole.WITNESS if name in plan.witnesses else ReplicaRole.FULL
-        place = NodePlace(
-            NETWORK_NAME,
-            name,
-            follows if leader else ReplicaRole.LEADER,
-            network.listens(name),
-            network.dialled(name, leader) if leader else "",
-            leader,
-        )
+        place = _place(network, name)
         hosts = [*_HOSTS, name, network.listens(name).rpartition(":")[0]]
         keys[name] = make_node(
             network.node_path(name), place, authority, validity, hosts=list(dict.fromkeys(hosts))
         )
         done(name)
-    log = keys[LEADER].log
-    if log is None:
-        raise SetupError(f"node {LEADER} has no log key: it must be made as the leader")
-    required = [*plan.operators, *plan.fulls]
+    # An engine's address begins with the hash of its key, so that all keys come first.
+    for name in network.engine_ports:
+        _move_node(network, name)
+    logs = [made.log for made in keys.values() if made.log is not None]
     cosigners = [(name, made.cosigner) for name, made in keys.items()]
-    policy = quorum_policy(log, cosigners, required, plan.witnesses).encode()
+    plan = network.plan
+    if plan.engine is Engine.COMETBFT:
+        policy = operators_policy(logs, cosigners, plan.operators).encode()
+    else:
+        required = [*plan.operators, *plan.fulls]
+        policy = quorum_policy(logs[0], cosigners, required, plan.witnesses).encode()
     for directory in (network.path, *(network.node_path(name) for name in network.ports)):
         create_file(directory / POLICY_NAME, policy, PUBLIC_MODE)
-    create_file(network.log_vkey_path, (log.vkey + "\n").encode(), PUBLIC_MODE)
-    return {name: made.instruction for name, made in keys.items()}
+    vkeys = "".join(f"{log.vkey}\n" for log in logs)
+    create_file(network.log_vkey_path, vkeys.encode(), PUBLIC_MODE)
+    return keys
+
+
+def _place(network: LocalNetwork, name: str) -> NodePlace:
+    """Return where a node is to run and what it is to be."""
+    plan = network.plan
+    listen = network.listens(name)
+    role = ReplicaRole.WITNESS if name in plan.witnesses else ReplicaRole.FULL
+    if plan.engine is Engine.COMETBFT:
+        known = _operators(network, name)
+        if name in plan.operators:
+            met_at = network.listens(name, ENGINE)
+            role = ReplicaRole.OPERATOR
+            return NodePlace(
+                NETWORK_NAME, name, role, listen, operators=known, consensus_listen=met_at
+            )
+        return NodePlace(NETWORK_NAME, name, role, listen, operators=known)
+    leader = plan.followed(name)
+    if not leader:
+        return NodePlace(NETWORK_NAME, name, ReplicaRole.LEADER, listen)
+    return NodePlace(NETWORK_NAME, name, role, listen, network.dialled(name, leader), leader)
+
+
+def _operators(network: LocalNetwork, name: str) -> tuple[str, ...]:
+    """Return the operators that a node knows, NAME=host:port, the one that it prefers first."""
+    return tuple(
+        f"{target}={network.dialled(name, target)}" for target in network.plan.dialled(name)
+    )
 
 
 def _make_identities(
@@ -269,6 +331,11 @@ def claim_ports(network: LocalNetwork) -> LocalNetwork:
     stopped = [process.name for process in network.processes() if process.pid() is None]
     network = _claim_chain_port(network)
     wanted = [(f"node {name}", network.ports[name]) for name in stopped]
+    wanted += [
+        (f"the engine of {name}", port)
+        for name, port in network.engine_ports.items()
+        if name in stopped and network.bridge is None
+    ]
     if network.relay is not None and network.relay.pid() is None:
         wanted += [(f"the way {link.source} - {link.target}", link.port) for link in network.links]
     taken = [(what, port) for what, port in wanted if not is_free(port)]
@@ -300,12 +367,31 @@ def _claim_chain_port(network: LocalNetwork) -> LocalNetwork:
 
 
 def _move_node(network: LocalNetwork, name: str) -> None:
+    """Write into a node's configuration where it listens and where the others are."""
     path = network.node_path(name) / CONFIG_NAME
-    config = load_config(path)
-    leader = network.plan.followed(name)
-    dialled = network.dialled(name, leader) if leader else ""
-    moved = replace(config, listen=network.listens(name), leader_endpoint=dialled)
+    place = _place(network, name)
+    moved = replace(
+        load_config(path),
+        listen=place.listen,
+        leader_endpoint=place.leader_endpoint,
+        operators=place.operators,
+        consensus_listen=place.consensus_listen,
+        consensus_peers=_peers(network, name),
+    )
     write_config(path, moved, replace=True)
+
+
+def _peers(network: LocalNetwork, name: str) -> tuple[str, ...]:
+    """Return where an operator's consensus engine meets the others', NODE_ID@host:port."""
+    if name not in network.engine_ports:
+        return ()
+    ids = {
+        target: read_keys(network.node_path(target) / ENGINE_NAME).node_id
+        for target in network.plan.dialled(name)
+    }
+    return tuple(
+        f"{node_id}@{network.dialled(name, target, ENGINE)}" for target, node_id in ids.items()
+    )
 
 
 def _move_profile(network: LocalNetwork, party: Party) -> None:

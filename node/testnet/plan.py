@@ -91,12 +91,16 @@ class Plan:
         return (*self.operators, *self.fulls, *self.witnesses)
 
     def followed(self, node: str) -> str:
-        """Return the operator from which a node receives its blocks, "" for an operator."""
-        followers = (*self.fulls, *self.witnesses)
-        if node not in followers:
-            return ""
-        # Spread, so that no operator feeds all of them.
-        return self.operators[followers.index(node) % len(self.operators)]
+        """Return the operator from which a node prefers to receive its blocks, "" for an operator."""
+        return "" if node in self.operators else self.dialled(node)[0]
+
+    def dialled(self, node: str) -> tuple[str, ...]:
+        """Return the operators that a node dials, the one that it prefers first; an operator dials all others."""
+        if node in self.operators:
+            return tuple(name for name in self.operators if name != node)
+        # Spread, so that no operator feeds all followers.
+        first = (*self.fulls, *self.witnesses).index(node) % len(self.operators)
+        return (*self.operators[first:], *self.operators[:first])
 
 
 def plan_of(engine: Engine, operators: int | None = None) -> Plan:

@@ -116,9 +116,15 @@ class NodeProcess:
         return said[-1][:_LAST_WORDS_CHARACTERS_MAX] if said else "it said nothing"
 
     def kill(self) -> None:
-        """End the process with SIGKILL, as a power cut would, and wait until it is gone."""
-        self._signal(signal.SIGKILL)
+        """End the process and what it has started with SIGKILL, as a power cut would, and wait until all are gone."""
+        family = self.family()
+        # The parent first: it would start its children again.
+        for pid in family:
+            _signal(pid, signal.SIGKILL)
         self._wait(10)
+        until = time.monotonic() + 10
+        while any(_runs(pid) for pid in family) and time.monotonic() < until:
+            time.sleep(_POLL_S)
 
     def terminate(self) -> None:
         """Ask the process to end (SIGTERM); `wait_stopped` waits for it. A paused one is resumed to hear it."""
@@ -126,22 +132,30 @@ class NodeProcess:
         self.resume()
 
     def pause(self) -> None:
-        """Have the process and its children stand still (SIGSTOP) where they are."""
-        self._signal_group(signal.SIGSTOP)
+        """Have the process and what it has started stand still (SIGSTOP) where they are."""
+        for pid in self.family():
+            _signal(pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Have the process and its children go on (SIGCONT); one that goes on already is left as it is."""
-        self._signal_group(signal.SIGCONT)
+        """Have them go on (SIGCONT); one that goes on already is left as it is."""
+        for pid in self.family():
+            _signal(pid, signal.SIGCONT)
+
+    def family(self) -> list[int]:
+        """Return the pids of the process and of all that it has started, parents first; none where it does not run."""
+        pid = self.pid()
+        if pid is None:
+            return []
+        children = _children()
+        family = [pid]
+        for member in family:
+            family += children.get(member, [])
+        return family
 
     def is_paused(self) -> bool:
         """Return whether the process runs but stands still."""
         pid = self.pid()
-        try:
-            stat = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
-        except OSError:
-            return False
-        # The state follows the name, which is in parentheses and may hold any character.
-        return stat.rpartition(")")[2].split()[:1] == ["T"]
+        return pid is not None and _stat(pid)[:1] == ["T"]
 
     def wait_stopped(self, seconds: float) -> None:
         """Wait until the process has ended; after `seconds` it is killed."""
@@ -150,22 +164,8 @@ class NodeProcess:
 
     def _signal(self, number: signal.Signals) -> None:
         pid = self.pid()
-        if pid is None:
-            return
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            return
-
-    def _signal_group(self, number: signal.Signals) -> None:
-        """Signal the process and what it has started: it leads a session of its own."""
-        pid = self.pid()
-        if pid is None:
-            return
-        try:
-            os.killpg(pid, number)
-        except ProcessLookupError:
-            return
+        if pid is not None:
+            _signal(pid, number)
 
     def _wait(self, seconds: float) -> bool:
         until = time.monotonic() + seconds
@@ -184,6 +184,38 @@ class NodeProcess:
                 os.waitpid(pid, 0)
         except (ChildProcessError, FileNotFoundError):
             return
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _stat(pid: int) -> list[str]:
+    """Return state, parent and the rest of what the system says of a process; nothing where it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
+    except OSError:
+        return []
+    # They follow the name, which is in parentheses and may hold any character.
+    return stat.rpartition(")")[2].split()
+
+
+def _runs(pid: int) -> bool:
+    """Return whether a process is there and not only waits for its parent to hear of its end."""
+    return _stat(pid)[:1] not in ([], ["Z"])
+
+
+def _children() -> dict[int, list[int]]:
+    """Return the children of every process; none on a system that does not say."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        fields = _stat(int(entry.name))
+        if fields:
+            children.setdefault(int(fields[1]), []).append(int(entry.name))
+    return children
 
 
 def _lock(descriptor: int, name: str) -> None:

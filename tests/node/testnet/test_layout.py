@@ -21,10 +21,11 @@ from node.errors import SetupError
 from node.files import read_text
 from node.keys import KeyFile, SigningKey
 from node.profile import IdentityDirectory
+from node.sequencer.cometbft.home import read_keys
 from node.store import Store
-from node.testnet.layout import INDEX_NAME, LocalNetwork
+from node.testnet.layout import ENGINE, INDEX_NAME, LocalNetwork
 from node.testnet.make import claim_ports, make_network
-from node.testnet.plan import LEADER, NODES, numbered_parties
+from node.testnet.plan import LEADER, NODES, Engine, numbered_parties, plan_of
 from node.testnet.processes import LOOPBACK
 
 
@@ -202,3 +203,50 @@ def test_followers_of_a_relayed_network_dial_the_relay(tmp_path: Path) -> None:
     assert network.links[1].port not in {link.port for link in moved.links}
     config = load_config(moved.node_path("p01") / "node.toml")
     assert config.leader_endpoint == moved.dialled("p01", LEADER) != moved.endpoint(LEADER)
+
+
+def test_operators_know_each_other_and_witnesses_know_all(tmp_path: Path) -> None:
+    plan = plan_of(Engine.COMETBFT, 5)
+    network = make_network(tmp_path / "n", numbered_parties(3), plan=plan, relayed=True)
+    assert LocalNetwork.open(network.path) == network
+    configs = {name: load_config(network.node_path(name) / "node.toml") for name in plan.nodes}
+    for name in plan.operators:
+        config = configs[name]
+        assert config.role is ReplicaRole.OPERATOR
+        assert config.consensus_listen == f"{LOOPBACK}:{network.engine_ports[name]}"
+        assert [other for other, _ in config.other_operators] == list(plan.dialled(name))
+        ids = [peer.partition("@")[0] for peer in config.consensus_peers]
+        assert ids == [
+            read_keys(network.node_path(other) / "consensus").node_id
+            for other in plan.dialled(name)
+        ]
+        genesis = network.node_path(name) / "consensus" / "config" / "genesis.json"
+        validators = json.loads(genesis.read_text())["validators"]
+        assert [one["name"] for one in validators] == list(plan.operators)
+    assert [configs[name].role for name in plan.witnesses] == [ReplicaRole.WITNESS] * 2
+    assert [name for name, _ in configs["p02"].leaders][:2] == ["ministry", "operator-1"]
+    # Each way between two nodes is one of the relay's, whose faults are known by the nodes' names.
+    dialled = [config.consensus_peers for config in configs.values()]
+    dialled += [config.operators for config in configs.values()]
+    ports = {int(one.rpartition(":")[2]) for many in dialled for one in many}
+    assert ports == {link.port for link in network.links}
+    policy = Policy.parse(network.policy_path.read_bytes())
+    assert len(policy.logs) == 5
+    policy.check_quorum(plan.operators[:4])
+    with pytest.raises(VerificationError):
+        policy.check_quorum([*plan.operators[:3], *plan.witnesses])
+
+
+def test_a_network_of_operators_moves_to_free_ports(tmp_path: Path) -> None:
+    network = make_network(
+        tmp_path / "n", numbered_parties(3), plan=plan_of(Engine.COMETBFT), relayed=True
+    )
+    with socket.socket() as taken:
+        taken.bind((LOOPBACK, network.engine_ports["ministry"]))
+        taken.listen()
+        moved = claim_ports(network)
+    assert moved.engine_ports["ministry"] != network.engine_ports["ministry"]
+    config = load_config(moved.node_path("ministry") / "node.toml")
+    assert config.consensus_listen == f"{LOOPBACK}:{moved.engine_ports['ministry']}"
+    peer = load_config(moved.node_path("operator-1") / "node.toml").consensus_peers[1]
+    assert peer.endswith(moved.dialled("operator-1", "ministry", ENGINE))

@@ -9,8 +9,19 @@ from clearing.identifiers import check_lei
 from clearing.rules.governance import decode_actions, encode_actions, resolve
 from clearing.rules.registry import Action, ActionKind, Participant, Registry
 from clearing.types import LicenceStatus, Role
+from node.errors import SetupError
 from node.identity import check_node_name
-from node.testnet.plan import ASSETS, AUTHORITIES, NODES, named_parties, numbered_parties, role_name
+from node.testnet.plan import (
+    ASSETS,
+    AUTHORITIES,
+    NODES,
+    Engine,
+    named_parties,
+    numbered_parties,
+    operator_parties,
+    plan_of,
+    role_name,
+)
 
 
 def test_the_first_three_and_the_rotation() -> None:
@@ -101,3 +112,33 @@ def test_names_of_a_back_office_become_registrable() -> None:
         check_node_name(party.name)
         check_lei(party.lei)
     assert [role_name(party.role) for party in parties[:4]] == ["bank", "exchange", "miner", "bank"]
+
+
+def test_several_operators_are_the_authorities_and_licensed_ones() -> None:
+    plan = plan_of(Engine.COMETBFT)
+    assert plan.operators == ("central-bank", "ministry", "operator-1", "operator-2")
+    assert plan.nodes == (*plan.operators, "p01", "p02")
+    assert [party.role for party in operator_parties(plan)] == [Role.OPERATOR] * 2
+    assert operator_parties(plan_of(Engine.EMBEDDED)) == []
+    assert plan_of(Engine.EMBEDDED).nodes == NODES
+
+
+@pytest.mark.parametrize(("engine", "count"), [("embedded", 4), ("cometbft", 3), ("cometbft", 11)])
+def test_a_number_of_operators_that_cannot_be_is_refused(engine: str, count: int) -> None:
+    with pytest.raises(SetupError, match=f"--operators {count}"):
+        plan_of(Engine(engine), count)
+
+
+def test_followers_are_spread_over_the_operators_and_operators_follow_nobody() -> None:
+    plan = plan_of(Engine.COMETBFT)
+    assert [plan.followed(name) for name in plan.nodes] == [
+        "",
+        "",
+        "",
+        "",
+        "central-bank",
+        "ministry",
+    ]
+    assert plan.dialled("ministry") == ("central-bank", "operator-1", "operator-2")
+    assert plan.dialled("p02") == ("ministry", "operator-1", "operator-2", "central-bank")
+    assert plan_of(Engine.EMBEDDED).followed("p03") == "central-bank"
