@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from benchmarks.contest import OURS, REFERENCE, Case, Goal, hold, timed
 from benchmarks.floor import THREADS, floors_or_none
 from benchmarks.netting import PEER_ROWS_MAX, in_limbs
-from benchmarks.obligations import Shape, book_of, bytes_of
+from benchmarks.obligations import Shape, bits_of_sums, book_of, bytes_of
 from benchmarks.peers.remote import peers
 from clearing.netting import wide
 from clearing.netting.bilateral import Bilateral, bilateral
@@ -94,7 +94,7 @@ def contest(shape: Shape, *, quick: bool = False, goals: Sequence[Goal] = ()) ->
     contenders.append(sort)
     few = shape.rows <= PEER_ROWS_MAX
     cell, pairs = cells_of(columns, participants) if few else (np.zeros(0), np.zeros(0))
-    facts = {"bits": shape.bits, "cells": 2 * len(pairs), "sides": ["cell"]}
+    facts = {"bits_of_sums": bits_of_sums(book), "cells": 2 * len(pairs), "sides": ["cell"]}
     arrays = {"cell": cell, "lo": columns.lo[: len(cell)]}
     arrays["hi"] = None if columns.hi is None else columns.hi[: len(cell)]
     with ThreadPoolExecutor(THREADS) as pool, peers("sums", facts, arrays) as (found, absent):

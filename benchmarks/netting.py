@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks.contest import OURS, REFERENCE, Case, Contender, Goal, PeerAbsent, hold, timed
 from benchmarks.floor import THREADS, floors, label, thread_counts
-from benchmarks.obligations import Shape, book_of, bytes_of
+from benchmarks.obligations import Shape, bits_of_sums, book_of, bytes_of
 from benchmarks.peers import native
 from benchmarks.peers.remote import peers
 from clearing.netting.columns import Book
@@ -62,6 +62,11 @@ def split(start: NDArray[np.int64], parts: int) -> list[tuple[int, int]]:
     return [(a, b) for a, b in pairwise([0, *ends, len(start) - 1]) if a < b]
 
 
+def fits(book: Book) -> bool:
+    """Say whether every sum fits a signed integer of as many 64-bit limbs as an amount."""
+    return bits_of_sums(book) <= (63 if book.columns.hi is None else 127)
+
+
 def in_c(shape: Shape, book: Book, pool: ThreadPoolExecutor) -> list[Contender]:
     """Return the loop in C, on one thread and on all.
 
@@ -100,7 +105,7 @@ def in_c(shape: Shape, book: Book, pool: ThreadPoolExecutor) -> list[Contender]:
             REFERENCE,
             lambda count=count: run_c(count),
             convert=convert,
-            exact=shape.fits,
+            exact=fits(book),
         )
         for count in thread_counts()
     ]
@@ -182,7 +187,7 @@ def contest(shape: Shape, *, quick: bool = False, goals: Sequence[Goal] = ()) ->
         "hi": columns.hi,
     }
     facts = {
-        "bits": shape.bits,
+        "bits_of_sums": bits_of_sums(book),
         "cells": book.assets * participants,
         "sides": ["debtor", "creditor"],
     }
@@ -200,7 +205,7 @@ def contest(shape: Shape, *, quick: bool = False, goals: Sequence[Goal] = ()) ->
                 REFERENCE,
                 lambda: add_at(book, participants),
                 convert=limbs_of_places,
-                exact=columns.hi is not None or shape.fits,
+                exact=columns.hi is not None or fits(book),
             )
             contenders.append(work)
         if shape.rows <= PYTHON_ROWS_MAX:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clearing.netting.columns import AssetColumns, Book
+from clearing.netting.columns import AssetColumns, Book, gross_of
 
 SEED = 20_261_123
 
@@ -32,11 +32,6 @@ class Shape:
     skew: float = 0.0
     hot_pair: bool = False
     seed: int = SEED
-
-    @property
-    def fits(self) -> bool:
-        """Whether the sum of all amounts fits a signed integer of as many 64-bit limbs as an amount."""
-        return self.bits + self.rows.bit_length() < (127 if self.bits > 64 else 63)
 
     @property
     def name(self) -> str:
@@ -89,6 +84,11 @@ def book_of(shape: Shape) -> Book:
         debtor, creditor = parties(rng, shape, end - begin)
         tables.append(AssetColumns(debtor, creditor, *amounts(rng, end - begin, shape.bits)))
     return Book.of(tables)
+
+
+def bits_of_sums(book: Book) -> int:
+    """Return the bits of the greatest gross total of an asset: no sum over rows of one asset has more."""
+    return max((gross_of(book.asset(n)).bit_length() for n in range(book.assets)), default=0)
 
 
 def bytes_of(book: Book) -> int:

@@ -46,12 +46,12 @@ class Data:
 
     @property
     def bits_of_sums(self) -> int:
-        return self.facts["bits"] + len(self.lo).bit_length()
+        return int(self.facts["bits_of_sums"])
 
     @property
     def fits(self) -> bool:
         """Whether every sum fits the signed integers that hold the amounts."""
-        return self.bits_of_sums < (127 if self.wide else 63)
+        return self.bits_of_sums <= (127 if self.wide else 63)
 
     def amounts(self) -> list[int]:
         return [
@@ -161,7 +161,7 @@ def duckdb_sums(duckdb: Any, data: Data) -> Peer:
             sums[side] = np.asarray(keys), list(totals) if huge else np.asarray(totals)
         return net_of(data.cells, sums)
 
-    return run, convert, data.bits_of_sums < 127
+    return run, convert, data.bits_of_sums <= 127
 
 
 def pandas_sums(pandas: Any, data: Data) -> Peer:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from clearing.errors import invariant
 from clearing.netting import certificate, setoff_push, setoff_simplex, setoff_wide, wide
-from clearing.netting.columns import AssetColumns, InvalidColumns, check_rows, gross_of
+from clearing.netting.columns import AssetColumns, Ids, InvalidColumns, check_rows, gross_of
 from clearing.netting.engine import DEFAULT, Engine
 from clearing.netting.gridlock import queue_order
 from clearing.netting.limits import minimum
@@ -35,6 +35,7 @@ from clearing.netting.setoff_core import (
     Core,
     FlowSolution,
     answer,
+    circles,
     extract,
     pose,
     potentials,
@@ -48,6 +49,8 @@ U64: TypeAlias = NDArray[np.uint64]
 
 # Below this gross total the capacities, with those of the money node, sum to less than 2^61.
 _NARROW_MAX: Final = 1 << 59
+# Pivots of a thin core take less than so many looks at all arcs, which is about what pushing takes there.
+_THIN_SWEEPS: Final = 128
 _ONE: Final = np.array([[1, 0, 0]], np.uint64)
 
 
@@ -154,7 +157,7 @@ def _core_of(
 
     Returns: the core, and the wide amounts of the rows for money that were put after the obligations.
     """
-    debtor, creditor = rows.debtor.astype(np.int32), rows.creditor.astype(np.int32)
+    debtor, creditor = _signed(rows.debtor), _signed(rows.creditor)
     if liquidity is None:
         return extract(debtor, creditor, participants, engine), None
     owes, owed = (
@@ -173,6 +176,11 @@ def _core_of(
     return extract(debtor, creditor, participants + 1, engine), np.concatenate([into, out])
 
 
+def _signed(ids: Ids) -> I32:
+    """Give ids, which are below 2^28, as int32; without a copy where they have that width."""
+    return ids.view(np.int32) if ids.dtype == np.uint32 else ids.astype(np.int32)
+
+
 def _sums_by(rows: AssetColumns, party: NDArray[np.integer], participants: int) -> U64:
     sums = np.zeros((4, participants), np.int64)
     for column, words in zip(sums, wide.to_places(rows.lo, rows.hi), strict=True):
@@ -188,11 +196,18 @@ def _solve(
     money = int(core.node[participants]) if with_money else OUTSIDE
     problem = pose(core, money, lower, upper, engine)
     found: FlowSolution | None = None
-    if route is not Route.SIMPLEX:
+    if route is Route.PUSH or (route is Route.AUTO and not _is_thin(core, engine)):
         found = setoff_push.solve(problem, engine, patient=route is Route.PUSH)
     if found is None:
         found = setoff_simplex.solve(problem, engine)
     return answer(problem, found, lower, upper), found.potential
+
+
+def _is_thin(core: Core, engine: Engine) -> bool:
+    """Say whether a spanning tree is nearly all of the core, so that few pivots, however long, are all there is to do."""
+    if core.arcs > 3 * core.nodes:
+        return False
+    return circles(core, engine) * core.nodes <= _THIN_SWEEPS * core.arcs
 
 
 def _potentials(core: Core, potential: I64, participants: int) -> I64:

@@ -85,7 +85,9 @@ def extract(debtor: I32, creditor: I32, vertices: int, engine: Engine) -> Core:
 
     debtor, creditor: int32[rows], different in every row and below `vertices`, which is below 2^28.
     """
-    first, target, pair = as_engine(engine, _merge)(debtor, creditor, vertices)
+    few = vertices * vertices <= debtor.shape[0]
+    merge = as_engine(engine, _merge_in_table if few else _merge)
+    first, target, pair = merge(debtor, creditor, vertices)
     rank = as_engine(engine, _components)(first, target)
     tail, head, node, nodes = as_engine(engine, _keep_cores)(first, target, rank, pair)
     return Core(tail, head, int(nodes), pair, node, rank)
@@ -151,6 +153,29 @@ def _merge(debtor: I32, creditor: I32, vertices: int) -> tuple[I32, I32, I32]:
     for row in range(rows):
         pair[row] = place[pair[row]]
     return first, target, pair
+
+
+@jit
+def _merge_in_table(debtor: I32, creditor: I32, vertices: int) -> tuple[I32, I32, I32]:
+    """Merge parallel rows in a table of all pairs, where there are no more of them than rows; as `_merge`."""
+    rows = debtor.shape[0]
+    table = np.zeros((vertices, vertices), np.int32)
+    for row in range(rows):
+        table[debtor[row], creditor[row]] = 1
+    first = np.zeros(vertices + 1, np.int32)
+    target = np.empty(min(rows, vertices * vertices), np.int32)
+    pairs = 0
+    for payer in range(vertices):
+        for payee in range(vertices):
+            if table[payer, payee]:
+                table[payer, payee] = pairs
+                target[pairs] = payee
+                pairs += 1
+        first[payer + 1] = pairs
+    pair = np.empty(rows, np.int32)
+    for row in range(rows):
+        pair[row] = table[debtor[row], creditor[row]]
+    return first, target[:pairs].copy(), pair
 
 
 @jit
@@ -239,9 +264,33 @@ def _keep_cores(first: I32, target: I32, rank: I32, pair: I32) -> tuple[I32, I32
             nodes += 1
     for arc in range(arcs):
         head[arc] = node[head[arc]]
-    for row in range(pair.shape[0]):
-        pair[row] = kept[pair[row]]
+    if arcs < kept.shape[0]:
+        for row in range(pair.shape[0]):
+            pair[row] = kept[pair[row]]
     return tail[:arcs].copy(), head[:arcs].copy(), node, nodes
+
+
+def circles(core: Core, engine: Engine) -> int:
+    """Count the arcs that a spanning tree of a connected core leaves over, two arcs there and back being one."""
+    edges = as_engine(engine, _edges)(core.tail, core.head, core.nodes)
+    return int(edges) - core.nodes + 1
+
+
+@jit
+def _edges(tail: I32, head: I32, nodes: int) -> int:
+    """Count the pairs of nodes that have an arc, either way or both."""
+    arcs = tail.shape[0]
+    cursor = np.zeros(nodes, np.int64)
+    for arc in range(arcs - 1, -1, -1):
+        cursor[tail[arc]] = arc
+    both = 0
+    for arc in range(arcs):
+        back = cursor[head[arc]]  # moves on only: tails ascend, and so do the heads of each tail
+        while back < arcs and tail[back] == head[arc] and head[back] < tail[arc]:
+            back += 1
+        cursor[head[arc]] = back
+        both += back < arcs and tail[back] == head[arc] and head[back] == tail[arc]
+    return arcs - both // 2
 
 
 def total_by_arc(core: Core, amount: U64, engine: Engine) -> I64:

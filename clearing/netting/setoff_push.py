@@ -35,22 +35,23 @@ from clearing.netting.setoff_core import VERTICES_MAX, FlowProblem, FlowSolution
 I64: TypeAlias = NDArray[np.int64]
 I32: TypeAlias = NDArray[np.int32]
 I8: TypeAlias = NDArray[np.int8]
+U32: TypeAlias = NDArray[np.uint32]
 
-# A slot is one end of an arc, 16 bytes: what the arc can still carry from here, and a link that packs
-# partner slot << 32 | node at the other end << 4 | flags | cost of going there + 1.
+# A slot is one end of an arc. What a search looks at is 4 bytes, its link: node at the other end << 4 | flags |
+# cost of going there + 1. What only a push needs lies apart: what the arc can still carry from here, and the slot
+# of its other end.
 _RESIDUAL: Final = 0
-_LINK: Final = 1
+_PARTNER: Final = 1
 _COST: Final = 3
 _OPEN: Final = 4  # this end has a residual
 _BACK: Final = 8  # the partner has one
 _NODE_SHIFT: Final = 4
 _NODE: Final = VERTICES_MAX - 1
-_PARTNER: Final = (1 << 31) - 1
 
 _STEPS: Final = (1 << 32) - 1
 _STRANDED: Final = 1 << 30  # steps of a node that has no way at its cost
 _FAR: Final = 1 << 62
-_DONE: Final = 1 << 30
+_CERTAIN: Final = -1
 _NONE: Final = -1
 _RAISE_WORK: Final = 4  # raising a label costs about as much as looking at so many slots
 
@@ -109,11 +110,12 @@ class Network(NamedTuple):
     """A residual network and the state of its solution.
 
     first: int64[n + 1], the slots of node v are first[v]..first[v+1]-1.
-    slots: int64[2m, 2], residual and link. home: int64[m], the slot at the tail of each arc.
+    link: uint32[2m]. slots: int64[2m, 2], residual and partner. home: int64[m], the slot at the tail of each arc.
     excess: int64[n], what each node has to send (+) or to receive (-). label: int64[n].
     """
 
     first: I64
+    link: U32
     slots: I64
     home: I64
     excess: I64
@@ -123,7 +125,7 @@ class Network(NamedTuple):
 @jit
 def _lay_out(
     tail: I32, head: I32, capacity: I64, cost: I8, excess: I64
-) -> tuple[I64, I64, I64, I64, I64]:
+) -> tuple[I64, U32, I64, I64, I64, I64]:
     """Build the residual network of an empty flow; the fields of a Network, excess copied."""
     nodes = excess.shape[0]
     arcs = tail.shape[0]
@@ -134,6 +136,7 @@ def _lay_out(
     for node in range(nodes):
         first[node + 1] += first[node]
     free = first.copy()
+    links = np.empty(2 * arcs, np.uint32)
     slots = np.empty((2 * arcs, 2), np.int64)
     home = np.empty(arcs, np.int64)
     for arc in range(arcs):
@@ -146,13 +149,13 @@ def _lay_out(
         price = np.int64(cost[arc])
         slots[here, _RESIDUAL] = capacity[arc]
         slots[there, _RESIDUAL] = 0
-        slots[here, _LINK] = there << 32 | v << _NODE_SHIFT | (1 + price)
-        slots[there, _LINK] = here << 32 | u << _NODE_SHIFT | (1 - price)
-        if capacity[arc] > 0:
-            slots[here, _LINK] |= _OPEN
-            slots[there, _LINK] |= _BACK
+        slots[here, _PARTNER] = there
+        slots[there, _PARTNER] = here
+        is_open = np.int64(capacity[arc] > 0)
+        links[here] = v << _NODE_SHIFT | (1 + price) | is_open * _OPEN
+        links[there] = u << _NODE_SHIFT | (1 - price) | is_open * _BACK
         home[arc] = here
-    return first, slots, home, excess.copy(), np.zeros(nodes, np.int64)
+    return first, links, slots, home, excess.copy(), np.zeros(nodes, np.int64)
 
 
 @jit
@@ -164,72 +167,74 @@ def _search(network: Network) -> tuple[I64, int, int]:
     Returns: the nodes measured, nearest first (nodes beyond are stranded); the slots looked at; how many
     nodes with excess cannot reach any deficit.
     """
-    first, slots, _, excess, label = network
+    first, links, _, _, excess, label = network
     nodes = excess.shape[0]
-    reach = np.full(nodes, _FAR, np.int64)  # the best way known: level << 32 | steps
-    cost = np.empty(nodes, np.int32)  # by the old labels; _DONE when the best way is certain
+    # The best way known: (level + cost by the old label) << 32 | steps; _CERTAIN when there is no better one.
+    way = np.full(nodes, _FAR, np.int64)
+    reach = np.empty(nodes, np.int64)  # of nodes that are certain: level << 32 | steps
     line = np.empty(nodes, np.int64)  # nodes that are certain, in order of steps
     batch = np.empty(nodes, np.int64)  # nodes that waited for this level: steps << 32 | node
     order = np.empty(nodes, np.int64)
     waiting = np.full(nodes + 2, _NONE, np.int32)  # by level, a list of slots that lead to a node
-    after = np.empty(slots.shape[0], np.int32)
+    after = np.empty(links.shape[0], np.int32)
     wanted = level = top = measured = head = tail = work = 0
     taken = nodes
     for node in range(nodes):
-        cost[node] = label[node] >> 32
         wanted += excess[node] > 0
         if excess[node] < 0:
             reach[node] = 0
-            cost[node] = _DONE
+            way[node] = _CERTAIN
             line[tail] = node
             tail += 1
     while wanted > 0:
         if taken < nodes and (head == tail or batch[taken] >> 32 <= reach[line[head]] & _STEPS):
             node = int(batch[taken] & _NODE)
+            steps = batch[taken] >> 32
             taken += 1
-            if cost[node] == _DONE:
+            if way[node] == _CERTAIN:
                 continue
-            cost[node] = _DONE
+            reach[node] = level << 32 | steps
+            way[node] = _CERTAIN
             wanted -= excess[node] > 0
         elif head < tail:
             node = line[head]
             head += 1
         elif level < top:
             level += 1
-            taken = _take(waiting[level], after, slots, cost, reach, batch)
+            taken = _take(waiting[level], after, links, way, batch)
             continue
         else:
             break
         order[measured] = node
         measured += 1
         work += first[node + 1] - first[node]
-        above = (label[node] >> 32) + 1
+        above = level + (label[node] >> 32) + 1
         step = (reach[node] & _STEPS) + 1
         for slot in range(first[node], first[node + 1]):
-            link = slots[slot, _LINK]
-            other = (link >> _NODE_SHIFT) & _NODE
-            rise = above - (link & _COST) - cost[other]
-            if (rise >= 0) & (link & _BACK != 0):
-                way = (level + rise) << 32 | step
-                if rise == 0:
-                    reach[other] = way
-                    cost[other] = _DONE
+            link = np.int64(links[slot])
+            other = link >> _NODE_SHIFT
+            found = (above - (link & _COST)) << 32 | step
+            if (found < way[other]) & (link & _BACK != 0):
+                lies_at = (found >> 32) - (label[other] >> 32)
+                if lies_at == level:
+                    reach[other] = level << 32 | step
+                    way[other] = _CERTAIN
                     line[tail] = other
                     tail += 1
                     wanted -= excess[other] > 0
-                elif way < reach[other]:
-                    if reach[other] >> 32 != level + rise:
-                        after[slot] = waiting[level + rise]
-                        waiting[level + rise] = slot
-                        top = max(top, level + rise)
-                    reach[other] = way
+                else:
+                    if way[other] >> 32 != found >> 32:
+                        after[slot] = waiting[lies_at]
+                        waiting[lies_at] = slot
+                        top = max(top, lies_at)
+                    way[other] = found
     order[measured : measured + tail - head] = line[head:tail]
-    _raise_labels(label, reach, cost, level)
+    _raise_labels(label, way, reach, level)
     return order[: measured + tail - head], work, wanted
 
 
 @jit
-def _take(slot: int, after: I32, slots: I64, cost: I32, reach: I64, batch: I64) -> int:
+def _take(slot: int, after: I32, links: U32, way: I64, batch: I64) -> int:
     """Put the nodes of a list that still wait at the end of `batch`, in order of steps.
 
     Returns: where in `batch` they begin.
@@ -238,9 +243,9 @@ def _take(slot: int, after: I32, slots: I64, cost: I32, reach: I64, batch: I64) 
     least = _FAR
     in_order = True
     while slot != _NONE:  # the last to come is the first in the list
-        node = (slots[slot, _LINK] >> _NODE_SHIFT) & _NODE
-        if cost[node] != _DONE:
-            steps = reach[node] & _STEPS
+        node = np.int64(links[slot]) >> _NODE_SHIFT
+        if way[node] != _CERTAIN:
+            steps = way[node] & _STEPS
             in_order &= steps <= least
             least = steps
             begin -= 1
@@ -252,9 +257,9 @@ def _take(slot: int, after: I32, slots: I64, cost: I32, reach: I64, batch: I64) 
 
 
 @jit
-def _raise_labels(label: I64, reach: I64, cost: I32, level: int) -> None:
+def _raise_labels(label: I64, way: I64, reach: I64, level: int) -> None:
     for node in range(label.shape[0]):
-        if cost[node] == _DONE:
+        if way[node] == _CERTAIN:
             label[node] = ((label[node] >> 32) + (reach[node] >> 32)) << 32 | (reach[node] & _STEPS)
         else:
             label[node] = ((label[node] >> 32) + level) << 32 | _STRANDED
@@ -269,7 +274,7 @@ def _discharge(network: Network, measured: I64, cursor: I64, limit: int) -> int:
 
     Returns: the work done, in slots looked at.
     """
-    first, slots, _, excess, label = network
+    first, links, slots, _, excess, label = network
     nodes = excess.shape[0]
     crowd = np.zeros(nodes + 1, np.int64)  # by steps, how many nodes have them
     gap = nodes
@@ -290,21 +295,20 @@ def _discharge(network: Network, measured: I64, cursor: I64, limit: int) -> int:
         while True:
             best = _FAR
             for _ in range(end - begin):
-                link = slots[slot, _LINK]
-                other = (link >> _NODE_SHIFT) & _NODE
+                link = np.int64(links[slot])
+                other = link >> _NODE_SHIFT
                 downhill = label[other] + (((link & _COST) - 1) << 32)
                 if link & _OPEN == 0:
                     downhill = _FAR
                 if downhill < own:
                     flow = min(left, slots[slot, _RESIDUAL])
-                    partner = link >> 32
+                    partner = slots[slot, _PARTNER]
                     if slots[partner, _RESIDUAL] == 0:
-                        slots[partner, _LINK] |= _OPEN
-                        link |= _BACK
+                        links[partner] |= np.uint32(_OPEN)
+                        links[slot] |= np.uint32(_BACK)
                     if slots[slot, _RESIDUAL] == flow:
-                        slots[partner, _LINK] &= ~_BACK
-                        link &= ~_OPEN
-                    slots[slot, _LINK] = link
+                        links[partner] &= ~np.uint32(_BACK)
+                        links[slot] &= ~np.uint32(_OPEN)
                     slots[slot, _RESIDUAL] -= flow
                     slots[partner, _RESIDUAL] += flow
                     excess[other] += flow

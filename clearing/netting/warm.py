@@ -1,8 +1,8 @@
 """Compile every kernel of this package into the on-disk cache: `python -m clearing.netting.warm`.
 
 Lives here: one small call of each kernel for each tier and each width of participant numbers, so that nobody
-waits for a compiler on the first real call; `make install` runs it. May not live here: anything that a result
-depends on.
+waits for a compiler on the first real call; `make install` runs it, by way of node/netting/warm.py. May not live
+here: anything that a result depends on.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from clearing.netting.columns import AssetColumns, Tier, group_by_asset
 from clearing.netting.gridlock import gridlock, unsettled
 from clearing.netting.limits import Limits
 from clearing.netting.positions import net_positions
+from clearing.netting.setoff import Route, set_off
 from clearing.netting.transfers import pairwise
 
 PARTICIPANTS: Final = 7
@@ -49,6 +50,8 @@ def warm() -> None:
             unsettled(columns, limits, gridlock(columns, limits))
             bilateral(columns, PARTICIPANTS)  # in a table
             bilateral(columns, columns.rows)  # by sorting
+            for route in (Route.PUSH, Route.SIMPLEX):
+                set_off(columns, PARTICIPANTS, limits.liquidity, route=route)
 
 
 if __name__ == "__main__":

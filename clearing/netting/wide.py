@@ -164,6 +164,8 @@ def total_unsigned(values: U64) -> int:
 
     Returns: a Python integer of any size.
     """
+    if int(values.max(initial=0)) * values.shape[0] < 1 << 64:
+        return int(values.sum())
     # The halves of 2^32 entries sum below 2^64.
     high = int((values >> _HALF).sum(dtype=np.uint64))
     low = int((values & _LOW_HALF).sum(dtype=np.uint64))

@@ -159,7 +159,15 @@ def test_circles_inside_circles_are_all_set_off(route: Route) -> None:
     assert set_off(table.columns, 6000, route=route).value == value
 
 
-def test_a_long_thin_graph_goes_to_the_network_simplex_method(
+def test_a_thin_graph_is_not_pushed_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **_named: object) -> None:
+        raise AssertionError("a spanning tree is nearly all of it")
+
+    monkeypatch.setattr(setoff_push, "solve", refuse)
+    assert set_off(setoff_kit.ring(900).columns, 900).value == RING_VALUE
+
+
+def test_a_long_graph_with_many_circles_goes_to_the_network_simplex_method(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     table, value = setoff_kit.nested_circles(6000)
@@ -207,7 +215,7 @@ def test_a_solver_that_is_wrong_gives_nothing(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(setoff_push, "solve", lazy)
     with pytest.raises(InvariantViolation, match="30 short"):
-        set_off(AssetColumns.of([0, 1, 2], [1, 2, 0], [10, 10, 10]), 3)
+        set_off(AssetColumns.of([0, 1, 2], [1, 2, 0], [10, 10, 10]), 3, route=Route.PUSH)
 
 
 def test_without_numba_the_discharge_is_the_same() -> None:

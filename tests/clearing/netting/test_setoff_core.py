@@ -13,6 +13,7 @@ from clearing.netting.setoff_core import (
     Core,
     FlowSolution,
     answer,
+    circles,
     extract,
     pose,
     potentials,
@@ -67,6 +68,14 @@ def test_a_core_is_what_lies_on_a_circle(engine: Engine, graph: tuple[int, Rows]
         for v in range(vertices):
             assert (core.rank[u] == core.rank[v]) == (v in reach[u] and u in reach[v])
             assert core.rank[u] <= core.rank[v] or v not in reach[u]
+
+
+@EACH_ENGINE
+@given(graph=graphs())
+def test_circles_are_the_pairs_beyond_a_tree(engine: Engine, graph: tuple[int, Rows]) -> None:
+    core = core_of(*graph, engine)
+    ends = zip(core.tail.tolist(), core.head.tolist(), strict=True)
+    assert circles(core, engine) == len({frozenset(pair) for pair in ends}) - core.nodes + 1
 
 
 @EACH_ENGINE
