@@ -290,7 +290,7 @@ def _edges(tail: I32, head: I32, nodes: int) -> int:
             back += 1
         cursor[head[arc]] = back
         both += back < arcs and tail[back] == head[arc] and head[back] == tail[arc]
-    return arcs - both // 2
+    return int(arcs - both // 2)
 
 
 def total_by_arc(core: Core, amount: U64, engine: Engine) -> I64:
