@@ -177,15 +177,14 @@ def _search(network: Network) -> tuple[I64, int, int]:
     order = np.empty(nodes, np.int64)
     waiting = np.full(nodes + 2, _NONE, np.int32)  # by level, a list of slots that lead to a node
     after = np.empty(links.shape[0], np.int32)
-    wanted = level = top = measured = head = tail = work = 0
+    level = top = measured = head = tail = work = 0
     taken = nodes
-    for node in range(nodes):
-        wanted += excess[node] > 0
-        if excess[node] < 0:
-            reach[node] = 0
-            way[node] = _CERTAIN
-            line[tail] = node
-            tail += 1
+    wanted = int(np.count_nonzero(excess > 0))
+    for deficit in np.flatnonzero(excess < 0):
+        reach[deficit] = 0
+        way[deficit] = _CERTAIN
+        line[tail] = deficit
+        tail += 1
     while wanted > 0:
         if taken < nodes and (head == tail or batch[taken] >> 32 <= reach[line[head]] & _STEPS):
             node = int(batch[taken] & _NODE)
@@ -216,18 +215,17 @@ def _search(network: Network) -> tuple[I64, int, int]:
             found = (above - (link & _COST)) << 32 | step
             if (found < way[other]) & (link & _BACK != 0):
                 lies_at = (found >> 32) - (label[other] >> 32)
+                if lies_at > level and way[other] >> 32 != found >> 32:
+                    after[slot] = waiting[lies_at]
+                    waiting[lies_at] = slot
+                    top = max(top, lies_at)
+                way[other] = found
                 if lies_at == level:
                     reach[other] = level << 32 | step
                     way[other] = _CERTAIN
                     line[tail] = other
                     tail += 1
                     wanted -= excess[other] > 0
-                else:
-                    if way[other] >> 32 != found >> 32:
-                        after[slot] = waiting[lies_at]
-                        waiting[lies_at] = slot
-                        top = max(top, lies_at)
-                    way[other] = found
     order[measured : measured + tail - head] = line[head:tail]
     _raise_labels(label, way, reach, level)
     return order[: measured + tail - head], work, wanted
