@@ -3,8 +3,8 @@
 Lives here: Block, BlockResult, the order of phases in a block, the checks every transaction passes, and the dispatch.
 May not live here: a rule (rules/), what a transaction does (handlers/), a format (records/), persistence.
 
-Order of phases: 1. evidence against validators; 2. what falls due by block time: unaffirmed items lapse, unfunded
-cycles time out, the timetable cuts off; 3. the transactions in the block's order; 4. the set of validators moves;
+Order of phases: 1. evidence against validators; 2. what falls due by block time: unaffirmed items lapse, set-offs
+that nobody solved are given up, unfunded cycles time out, the timetable cuts off; 3. the transactions in the block's order; 4. the set of validators moves;
 5. one SEAL leaf, if anything was recorded at all.
 """
 
@@ -17,7 +17,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from clearing.errors import DecodeError, RejectCode, VerificationError, invariant
-from clearing.handlers import cycles, governance, obligations, settlements, validators
+from clearing.handlers import (
+    cycles,
+    governance,
+    obligations,
+    settlements,
+    solutions,
+    validators,
+)
 from clearing.handlers.answers import Outcome, refused
 from clearing.log import merkle
 from clearing.params import RULES_VERSION
@@ -32,6 +39,7 @@ from clearing.records.instruction import (
 )
 from clearing.records.leaves import GenesisLeaf, LeafKind, SealLeaf, body_hash, leaf_kind
 from clearing.records.misbehaviour import Misbehaviour
+from clearing.records.solution import Solution
 from clearing.records.submission import Submission
 from clearing.records.transaction import Transaction, actor_of, decode_transaction
 from clearing.rows import NoRows, Table, key_request
@@ -95,6 +103,7 @@ class BlockResult:
 
 _OBLIGORS_ONLY = OBLIGORS
 _GOVERNORS = (Role.MINISTRY, Role.CENTRAL_BANK)
+_PROPOSERS = (Role.MINISTRY, Role.CENTRAL_BANK, Role.OPERATOR)
 
 
 def _parse_nothing(payload: bytes) -> None:
@@ -113,6 +122,7 @@ _PAYLOADS: dict[InstructionKind, Callable[[bytes], Any]] = {
     InstructionKind.SET_LIQUIDITY: LIQUIDITY_LAYOUT.decode,
     InstructionKind.PROPOSE: decode_actions,
     InstructionKind.APPROVE: APPROVAL_LAYOUT.decode,
+    InstructionKind.SOLVE: Solution.decode,
 }
 
 
@@ -150,6 +160,7 @@ _RULES: dict[InstructionKind, _Rule] = {
     InstructionKind.SET_LIQUIDITY: _Rule((Role.CENTRAL_BANK,), True, settlements.set_liquidity),
     InstructionKind.PROPOSE: _Rule(_GOVERNORS, True, governance.propose),
     InstructionKind.APPROVE: _Rule(_GOVERNORS, True, governance.approve),
+    InstructionKind.SOLVE: _Rule(_PROPOSERS, True, solutions.solve, KeyUse.NODE),
 }
 
 
@@ -166,6 +177,7 @@ def apply(state: State, block: Block) -> BlockResult:
     for evidence in block.evidence:
         validators.report_misbehaviour(draft, evidence)
     obligations.expire(draft)
+    solutions.time_out(draft)
     cycles.time_out(draft)
     cycles.run_timetable(draft)
     outcomes = tuple(_execute(draft, transaction) for transaction in block.transactions)
@@ -224,6 +236,12 @@ def next_deadline_ms(state: State, after_ms: int) -> int | None:
     """
     due = [expiry for expiry, _ in state.expiries if expiry > after_ms][:1]
     timeout_ms = state.registry.parameters.settlement_timeout_ms
+    solution_ms = state.registry.parameters.solution_timeout_ms
+    due += [
+        cycle.cut_off_ms + solution_ms
+        for _, cycle in sorted(state.cycles.items())
+        if cycle.state is CycleState.CUT_OFF and cycle.cut_off_ms + solution_ms > after_ms
+    ]
     due += [
         cycle.netted_ms + timeout_ms
         for _, cycle in sorted(state.cycles.items())

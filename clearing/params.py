@@ -24,6 +24,9 @@ ITEMS_PER_SUBMISSION_MAX = 50_000
 PAYLOAD_BYTES_MAX = 32_768
 """Greatest payload of one instruction."""
 
+SOLUTION_BYTES_MAX = 4 << 20
+"""Greatest payload of a set-off solution: 131,000 pairs that discharge something, within one message of replication."""
+
 RANGES_PER_INSTRUCTION_MAX = 4_000
 """Greatest number of item ranges one instruction names: 8 bytes each, within PAYLOAD_BYTES_MAX."""
 
@@ -57,6 +60,7 @@ _LAYOUT = Layout(
     reserved(7),
     uint("proposal_lifetime_ms", 8),
     uint("settlement_timeout_ms", 8),
+    uint("solution_timeout_ms", 8),
 )
 
 
@@ -67,20 +71,23 @@ class Parameters:
     governance_quorum: approvals of distinct governors (ministry, central bank) that enact a proposal.
     proposal_lifetime_ms: block time after which an unfinished proposal lapses.
     settlement_timeout_ms: block time a cycle has from netting to its last confirmation before it fails.
+    solution_timeout_ms: block time proposers have from cut-off to a valid solution of each set-off.
     """
 
     governance_quorum: int = 2
     proposal_lifetime_ms: int = 7 * DAY_S * 1000
     settlement_timeout_ms: int = DAY_S * 1000
+    solution_timeout_ms: int = 10 * 60 * 1000
 
     WIDTH: ClassVar[int] = _LAYOUT.width
 
     def encode(self) -> bytes:
-        """Return the canonical 24 bytes."""
+        """Return the canonical 32 bytes."""
         return _LAYOUT.encode(
             governance_quorum=self.governance_quorum,
             proposal_lifetime_ms=self.proposal_lifetime_ms,
             settlement_timeout_ms=self.settlement_timeout_ms,
+            solution_timeout_ms=self.solution_timeout_ms,
         )
 
     @classmethod
@@ -93,7 +100,13 @@ class Parameters:
         # A quorum of none would enact proposals nobody approved.
         if parameters.governance_quorum < 1:
             raise DecodeError("governance_quorum must be at least 1")
-        # A time-out of zero would fail every cycle in the block after its netting.
-        if not parameters.settlement_timeout_ms or not parameters.proposal_lifetime_ms:
-            raise DecodeError("proposal_lifetime_ms and settlement_timeout_ms must be above 0")
+        # A time-out of zero would end whatever waits in the block after it began.
+        if not (
+            parameters.settlement_timeout_ms
+            and parameters.proposal_lifetime_ms
+            and parameters.solution_timeout_ms
+        ):
+            raise DecodeError(
+                "proposal_lifetime_ms, settlement_timeout_ms and solution_timeout_ms must be above 0"
+            )
         return parameters

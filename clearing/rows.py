@@ -31,6 +31,10 @@ class Table(enum.StrEnum):
     CYCLES = "cycles"  # cycle u32
     CYCLE_MEMBERS = "cycle_members"  # cycle u32, log index u64: submissions with items in the cycle
     CYCLE_RESULTS = "cycle_results"  # cycle u32, asset u16: result columns of one asset
+    CYCLE_UNSETTLED = "cycle_unsettled"  # cycle u32, asset u16, log index u64: why items stayed
+    CYCLE_REMAINDERS = (
+        "cycle_remainders"  # cycle u32, log index u64: what a running cycle will leave of items
+    )
     SETTLEMENTS = "settlements"  # cycle u32, number u32
     UNSETTLED = (
         "unsettled"  # cycle u32: the cycle, or a settlement instruction of it, may still move

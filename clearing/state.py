@@ -33,7 +33,7 @@ from clearing.rows import (
     key_u32,
     key_u64,
 )
-from clearing.rules.cycles import Cycle, result_rows
+from clearing.rules.cycles import Cycle
 from clearing.rules.governance import Proposal
 from clearing.rules.obligations import BookChunk, ItemStates
 from clearing.rules.positions import Position, PositionTree, TreeChange, position_seed
@@ -44,6 +44,7 @@ from clearing.rules.registry import (
     decode_timetable,
     encode_timetable,
 )
+from clearing.rules.results import result_rows
 from clearing.rules.settlement import SettlementInstruction
 from clearing.rules.validators import decode_validators, encode_validators
 from clearing.types import OBLIGORS, CycleState
@@ -75,9 +76,10 @@ class OpenSubmission:
 
     @classmethod
     def of_body(cls, index: int, body: bytes, states: ItemStates) -> Self:
-        """Build the book's columns from a submission's body."""
+        """Build the book's columns from a submission's body, with what is left of items discharged in part."""
         items = items_view(memoryview(body)[SECRET_BYTES:])
-        return cls(index, body[:SECRET_BYTES], states, BookChunk.of_items(items))
+        chunk = BookChunk.of_items(items).with_remainders(states.remainders)
+        return cls(index, body[:SECRET_BYTES], states, chunk)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -240,7 +242,7 @@ def _load_submission(reader: Reader, index: int) -> OpenSubmission:
 
 def is_unsettled(cycle: Cycle) -> bool:
     """Return whether the cycle or an instruction of it may still move."""
-    running = cycle.state in (CycleState.NETTED, CycleState.FUNDED)
+    running = cycle.state in (CycleState.CUT_OFF, CycleState.NETTED, CycleState.FUNDED)
     return running or cycle.pay_ins + cycle.pay_outs > 0
 
 
@@ -338,7 +340,10 @@ class Draft:
 
     def set_states(self, submission: OpenSubmission, states: ItemStates) -> OpenSubmission:
         """Take down where a submission's items stand now, and return it as it is now; `seal` writes the row."""
-        changed = OpenSubmission(submission.index, submission.secret, states, submission.chunk)
+        chunk = submission.chunk
+        if states.remainders is not submission.states.remainders:
+            chunk = chunk.with_remainders(states.remainders)
+        changed = OpenSubmission(submission.index, submission.secret, states, chunk)
         self._submissions[submission.index] = changed
         return changed
 

@@ -87,6 +87,7 @@ class CycleState(enum.IntEnum):
     FUNDED = 4
     SETTLED = 5
     FAILED = 6
+    DEADLOCK = 7
 
 
 class InstructionState(enum.IntEnum):
@@ -113,3 +114,13 @@ class NettingMethod(enum.IntEnum):
     POSITIONS = 1
     GRIDLOCK = 2
     SETOFF = 3
+
+
+class ResultOutcome(enum.IntEnum):
+    """What became of netting one asset in a cycle."""
+
+    NETTED = 1
+    AWAITING = 2
+    """Cut off for set-off; a proposer's solution is awaited."""
+    UNSOLVED = 3
+    """No valid solution came in time: nothing was discharged."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 import numpy as np
 
@@ -28,12 +28,19 @@ from clearing.rows import (
     key_u32,
     key_u64,
 )
-from clearing.rules.cycles import AssetResult, Cycle, ResultRow
+from clearing.rules.cycles import Cycle
 from clearing.rules.governance import Proposal
 from clearing.rules.obligations import LIFECYCLE, ItemStates, Mask
 from clearing.rules.positions import Position
+from clearing.rules.results import AssetResult, ResultRow
 from clearing.rules.settlement import SettlementInstruction
-from clearing.types import CycleState, InstructionState, NettingMethod, ObligationState
+from clearing.types import (
+    CycleState,
+    InstructionState,
+    NettingMethod,
+    ObligationState,
+    ResultOutcome,
+)
 
 T = TypeVar("T")
 
@@ -321,14 +328,38 @@ def cycles(
 
 @dataclass(frozen=True, slots=True)
 class CycleAssetRow:
-    """One asset of a cycle's result: totals over everybody, and the rows that were asked for."""
+    """One asset of a cycle's result: totals over everybody, and the rows that were asked for.
+
+    value_units: what is discharged. liquidity_used_units: what payers pay in. solution_index: log index of the set-off
+    solution that proves the result, 0 for none.
+    """
 
     asset: int
     method: NettingMethod
+    outcome: ResultOutcome
     obligations: int
     gross_units: int
     net_units: int
+    value_units: int
+    liquidity_used_units: int
+    solution_index: int
     rows: tuple[ResultRow, ...]
+
+    @classmethod
+    def of(cls, result: AssetResult, rows: tuple[ResultRow, ...]) -> Self:
+        """Return the totals of a result with some of its rows."""
+        return cls(
+            asset=result.asset,
+            method=result.method,
+            outcome=result.outcome,
+            obligations=result.obligations,
+            gross_units=result.gross,
+            net_units=result.net,
+            value_units=result.value,
+            liquidity_used_units=result.liquidity_used,
+            solution_index=result.solution_index,
+            rows=rows,
+        )
 
 
 def cycle_results(
@@ -357,13 +388,12 @@ def cycle_results(
             for row in result.rows
             if row.participant >= first and participant in (None, row.participant)
         )
-        totals = (result.obligations, result.gross, result.net)
         if len(rows) > room:
             if room:
-                found.append(CycleAssetRow(asset, result.method, *totals, rows[:room]))
+                found.append(CycleAssetRow.of(result, rows[:room]))
             next_key = _RESULT_KEY.encode(asset=asset, participant=rows[room].participant)
             return Page(tuple(found), next_key)
-        found.append(CycleAssetRow(asset, result.method, *totals, rows))
+        found.append(CycleAssetRow.of(result, rows))
         room -= len(rows)
     return Page(tuple(found))
 

@@ -18,10 +18,11 @@ from typing import Any, TypeAlias, TypeVar
 from clearing.errors import DecodeError
 from clearing.log import merkle
 from clearing.params import Parameters
-from clearing.rules.cycles import Cycle, ResultRow
+from clearing.rules.cycles import Cycle
 from clearing.rules.governance import Proposal, decode_actions
 from clearing.rules.positions import Position
 from clearing.rules.registry import KEY_BYTES, Action, ActionKind, Asset, Participant, Registry
+from clearing.rules.results import ResultRow
 from clearing.rules.settlement import SettlementInstruction
 from clearing.rules.validators import Validator
 from clearing.types import (
@@ -31,6 +32,7 @@ from clearing.types import (
     NettingMethod,
     ObligationKind,
     ObligationState,
+    ResultOutcome,
     Role,
     SettlementKind,
 )
@@ -174,6 +176,7 @@ def registry_message(
         governance_quorum=parameters.governance_quorum,
         proposal_lifetime_ms=parameters.proposal_lifetime_ms,
         settlement_timeout_ms=parameters.settlement_timeout_ms,
+        solution_timeout_ms=parameters.solution_timeout_ms,
         cut_offs_s=registry.cut_offs_s,
         as_of=head_message(tip),
         appointed=map(_validator_message, registry.appointed),
@@ -211,6 +214,7 @@ def registry_of(message: RegistryMessage) -> Registry:
             message.governance_quorum,
             message.proposal_lifetime_ms,
             message.settlement_timeout_ms,
+            message.solution_timeout_ms,
         ),
         tuple(message.cut_offs_s),
         tuple(map(_validator_of, message.appointed)),
@@ -367,6 +371,7 @@ def cycle_message(row: CycleRow) -> types_pb2.Cycle:
         cycle=row.number,
         state=types_pb2.CycleState.ValueType(found.state),
         final=row.final,
+        cut_off_ms=found.cut_off_ms,
         netted_ms=found.netted_ms,
         netted_index=found.netted_index,
         ended_index=found.ended_index,
@@ -385,6 +390,7 @@ def cycle_of(message: types_pb2.Cycle) -> CycleRow:
     """
     found = Cycle(
         state=enum_of(CycleState, message.state, "state"),
+        cut_off_ms=message.cut_off_ms,
         netted_ms=message.netted_ms,
         obligations=message.obligations,
         instructions=message.instructions,
@@ -402,15 +408,21 @@ def cycle_asset_message(row: CycleAssetRow) -> types_pb2.CycleAsset:
     return types_pb2.CycleAsset(
         asset=row.asset,
         method=types_pb2.NettingMethod.ValueType(row.method),
+        outcome=types_pb2.ResultOutcome.ValueType(row.outcome),
         obligations=row.obligations,
         gross_units=amount_text(row.gross_units),
         net_units=amount_text(row.net_units),
+        value_units=amount_text(row.value_units),
+        liquidity_used_units=amount_text(row.liquidity_used_units),
+        solution_index=row.solution_index,
         positions=[
             types_pb2.CyclePosition(
                 participant=shown.participant,
                 debit_units=amount_text(shown.debit),
                 credit_units=amount_text(shown.credit),
                 net_units=amount_text(shown.net),
+                kept_debit_units=amount_text(shown.kept_debit),
+                kept_credit_units=amount_text(shown.kept_credit),
             )
             for shown in row.rows
         ],
@@ -425,16 +437,26 @@ def cycle_asset_of(message: types_pb2.CycleAsset) -> CycleAssetRow:
     return CycleAssetRow(
         asset=message.asset,
         method=enum_of(NettingMethod, message.method, "method"),
+        outcome=enum_of(ResultOutcome, message.outcome, "outcome"),
         obligations=message.obligations,
         gross_units=amount_of(message.gross_units, "gross_units"),
         net_units=amount_of(message.net_units, "net_units"),
+        value_units=amount_of(message.value_units, "value_units"),
+        liquidity_used_units=amount_of(message.liquidity_used_units, "liquidity_used_units"),
+        solution_index=message.solution_index,
         rows=tuple(map(_result_row_of, message.positions)),
     )
 
 
 def _result_row_of(message: types_pb2.CyclePosition) -> ResultRow:
     debit = amount_of(message.debit_units, "debit_units")
-    row = ResultRow(message.participant, debit, amount_of(message.credit_units, "credit_units"))
+    row = ResultRow(
+        message.participant,
+        debit,
+        amount_of(message.credit_units, "credit_units"),
+        amount_of(message.kept_debit_units, "kept_debit_units"),
+        amount_of(message.kept_credit_units, "kept_credit_units"),
+    )
     if amount_of(message.net_units, "net_units", signed=True) != row.net:
         raise DecodeError("net_units must be credit_units - debit_units")
     return row

@@ -11,11 +11,16 @@ from dataclasses import dataclass, field
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from clearing import ledger
+from clearing.handlers import solutions
 from clearing.identifiers import make_lei
 from clearing.memory import MemoryStore
+from clearing.netting.engine import Engine
+from clearing.netting.pairs import pair_totals
+from clearing.netting.setoff import set_off
 from clearing.params import Parameters
 from clearing.records import instruction as ins
 from clearing.records.obligation import encode_item
+from clearing.records.solution import Solution
 from clearing.records.submission import Submission, make_submission
 from clearing.records.transaction import Transaction
 from clearing.rules.governance import encode_actions
@@ -151,6 +156,59 @@ class Net:
             payload=payload,
             sign=self.key(actor).sign,
         )
+
+    def node_key(self, actor: int) -> Ed25519PrivateKey:
+        """Return the key that the node of `actor` signs with, once governance has set it."""
+        return seeded_key(f"node of {self.roles[actor][0]}")
+
+    def govern(self, *actions: Action) -> None:
+        """Let ministry and central bank enact actions."""
+        payload = encode_actions(actions)
+        proposal = self.one(self.instruction(ins.InstructionKind.PROPOSE, MINISTRY, payload))
+        assert proposal.code == 0, proposal
+        approval = ins.APPROVAL_LAYOUT.encode(proposal=proposal.index)
+        outcome = self.one(self.instruction(ins.InstructionKind.APPROVE, CB, approval))
+        assert outcome.code == 0, outcome
+
+    def set_node_key(self, actor: int = CB) -> None:
+        """Have the node of `actor` believed."""
+        key = self.node_key(actor).public_key().public_bytes_raw()
+        subject = {"participant": actor, "node_key": key}
+        self.govern(Action(ActionKind.SET_NODE_KEY, subject))
+
+    def set_method(self, asset: int, method: NettingMethod) -> None:
+        """Have an asset netted by `method` from the next cut-off on."""
+        self.govern(Action(ActionKind.SET_METHOD, {"asset": asset, "method": method}))
+
+    def solution(self, place: int = 0) -> Solution:
+        """Return a solution of the set-off that is awaited at `place`, found by the package's own solver."""
+        problem = solutions.awaited(self.state)[place]
+        found = set_off(
+            problem.columns,
+            len(self.state.registry.participants),
+            problem.liquidity,
+            engine=Engine.PORTABLE,
+        )
+        pairs = pair_totals(problem.columns, found.discharged_lo, found.discharged_hi)
+        return Solution.of(problem.cycle, problem.asset, pairs, found.potentials)
+
+    def proposal_of(
+        self, solution: Solution, actor: int = CB, key: Ed25519PrivateKey | None = None
+    ) -> ins.Instruction:
+        """Sign a solution with the key of the node of `actor`, or another."""
+        return ins.make_instruction(
+            network_id=self.state.network_id,
+            kind=ins.InstructionKind.SOLVE,
+            actor=actor,
+            client_id=self.fresh("client", 16),
+            salt=self.fresh("salt", 16),
+            payload=solution.encode(),
+            sign=(key or self.node_key(actor)).sign,
+        )
+
+    def solve(self, solution: Solution | None = None) -> ledger.Outcome:
+        """Have the central bank's node propose a solution, by default the right one."""
+        return self.one(self.proposal_of(solution or self.solution()))
 
     def block(self, *transactions: Transaction, after_ms: int = 1000) -> ledger.BlockResult:
         """Apply one block `after_ms` after the last, commit it and move on."""

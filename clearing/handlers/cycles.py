@@ -1,67 +1,57 @@
 """Cut-off, netting, settlement and failure of cycles.
 
-Lives here: how a cycle runs over the open book of a draft. May not live here: the netting of one asset
-(clearing/netting), or who may start a cycle (ledger.py).
+Lives here: how a cycle runs over the open book of a draft. May not live here: the netting of one asset at its cut-off
+(cutoff.py), the solutions of set-offs (solutions.py), or who may start a cycle (ledger.py).
 
-A cycle is cut off, netted and instructed in one block. It can fail until it is funded; once every pay-in is confirmed
-the settlement agent holds all that it has to pay out, and the cycle can only settle.
+A cycle is cut off, netted and instructed in one block, unless an asset of it is netted by set-off: then it waits, cut
+off, for a proposer's solution of each. It can fail until it is funded; once every pay-in is confirmed the settlement
+agent holds all that it has to pay out, and the cycle can only settle.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from clearing.errors import RejectCode, invariant
 from clearing.handlers.answers import Outcome, recorded, refused
+from clearing.handlers.cutoff import AssetTaken, Netted, cut_off, net_asset
 from clearing.log import merkle
-from clearing.netting.columns import AssetColumns, concatenate
+from clearing.netting.gridlock import Unsettled
 from clearing.records.instruction import Instruction
 from clearing.records.leaves import CycleEndedLeaf, CycleNettedLeaf
 from clearing.rows import Table, key_result, key_u32, key_u64
-from clearing.rules.cycles import (
-    LIFECYCLE,
-    AssetResult,
-    Cycle,
-    cycle_secret,
-    result_commitments,
-    result_rows,
-)
+from clearing.rules.cycles import LIFECYCLE, Cycle
 from clearing.rules.obligations import LIFECYCLE as OBLIGATION_LIFECYCLE
-from clearing.rules.obligations import Numbers
+from clearing.rules.obligations import Numbers, Remainders
 from clearing.rules.registry import next_cut_off_ms
+from clearing.rules.results import (
+    AssetResult,
+    cycle_secret,
+    encode_unsettled,
+    result_commitments,
+)
 from clearing.rules.settlement import SettlementInstruction, instructions_of
 from clearing.state import Draft, OpenSubmission
 from clearing.types import (
     CycleState,
     InstructionState,
     ObligationState,
+    ResultOutcome,
     SettlementKind,
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _CutOff:
-    """What a cut-off takes: each member submission with its items, and the columns of each asset."""
-
-    members: tuple[tuple[OpenSubmission, Numbers], ...]
-    columns: dict[int, list[AssetColumns]]
-
-    @property
-    def obligations(self) -> int:
-        return sum(part.rows for parts in self.columns.values() for part in parts)
-
-
 def run_cycle(draft: Draft, instruction: Instruction, _: None) -> Outcome:
     """Cut off and net now, on an operator's instruction; its payload is empty, for a cycle takes every asset."""
-    taken = _cut_off(draft)
+    taken = cut_off(draft)
     # A cycle over nothing would only make noise in the log.
-    if not taken.members:
+    if not taken:
         return refused(RejectCode.NOTHING_TO_NET)
     index = draft.record(instruction.leaf, instruction.body)
-    _net(draft, taken)
+    _begin(draft, taken)
     return recorded(index)
 
 
@@ -70,9 +60,9 @@ def run_timetable(draft: Draft) -> None:
     cut_off_ms = next_cut_off_ms(draft.registry.cut_offs_s, draft.state.time_ms)
     if cut_off_ms is None or cut_off_ms > draft.time_ms:
         return
-    taken = _cut_off(draft)
-    if taken.members:
-        _net(draft, taken)
+    taken = cut_off(draft)
+    if taken:
+        _begin(draft, taken)
 
 
 def has_nettable(submissions: Iterator[OpenSubmission]) -> bool:
@@ -83,65 +73,112 @@ def has_nettable(submissions: Iterator[OpenSubmission]) -> bool:
     )
 
 
-def _cut_off(draft: Draft) -> _CutOff:
-    """Select every affirmed obligation whose parties are both in licence, in order of log index."""
-    licensed = draft.licensed()
-    all_licensed = bool(licensed.all())
-    members: list[tuple[OpenSubmission, Numbers]] = []
-    columns: dict[int, list[AssetColumns]] = {}
-    for submission in draft.open_submissions():
-        states = submission.states.states
-        items = np.flatnonzero(OBLIGATION_LIFECYCLE.mask_of(states, ObligationState.LOCKED))
-        if not all_licensed:
-            items = items[submission.chunk.both(licensed, items)]
-        if not len(items):
-            continue
-        members.append((submission, items))
-        for asset, part in submission.chunk.select(items):
-            columns.setdefault(asset, []).append(part)
-    return _CutOff(tuple(members), columns)
-
-
-def _net(draft: Draft, taken: _CutOff) -> None:
-    """Lock what was cut off, net it asset by asset, write results and instructions, and the leaf that says so."""
+def _begin(draft: Draft, taken: tuple[AssetTaken, ...]) -> None:
+    """Net what was cut off asset by asset, lock what that discharges, and go on as far as no set-off is awaited."""
     number = draft.last_cycle + 1
     draft.last_cycle = number
-    participants = len(draft.registry.participants)
-    results = []
-    for asset in sorted(taken.columns):
-        part = concatenate(taken.columns[asset])
-        rows = result_rows(part, participants)
-        results.append(AssetResult(asset, draft.registry.assets[asset].method, part.rows, rows))
-    for submission, items in taken.members:
-        states = submission.states.moved(items, ObligationState.LOCKED, number)
-        draft.set_states(submission, states)
-        draft.put(Table.CYCLE_MEMBERS, key_u32(number) + key_u64(submission.index), b"\1")
-    secret = cycle_secret(number, (submission.secret for submission, _ in taken.members))
-    for result in results:
-        draft.put(Table.CYCLE_RESULTS, key_result(number, result.asset), result.encode())
-        for row in result.rows:
+    netted = [net_asset(draft, part) for part in taken]
+    _lock(draft, number, taken, netted)
+    for part, one in zip(taken, netted, strict=True):
+        set_result(draft, number, one.result)
+        if one.unsettled is not None:
+            record_unsettled(draft, number, part, one.unsettled)
+    LIFECYCLE.require(CycleState.OPEN, CycleState.CUT_OFF)
+    cycle = Cycle(
+        state=CycleState.CUT_OFF,
+        cut_off_ms=draft.time_ms,
+        netted_ms=0,
+        obligations=sum(part.columns.rows for part in taken),
+        instructions=0,
+        pay_ins=0,
+        pay_outs=0,
+        netted_index=0,
+        ended_index=0,
+        result_root=bytes(32),
+    )
+    draft.set_cycle(number, cycle)
+    complete(draft, number)
+
+
+def _lock(draft: Draft, number: int, taken: tuple[AssetTaken, ...], netted: list[Netted]) -> None:
+    held: dict[int, list[Numbers]] = {}
+    for assets, one in zip(taken, netted, strict=True):
+        for part, place in assets.split():
+            held.setdefault(part.submission, []).append(part.items[one.locks[place]])
+    for index in sorted(held):
+        draft.put(Table.CYCLE_MEMBERS, key_u32(number) + key_u64(index), b"\1")
+        items = np.sort(np.concatenate(held[index]))
+        submission = draft.submission(index)
+        if len(items) and submission is not None:
+            states = submission.states.moved(items, ObligationState.LOCKED, number)
+            draft.set_states(submission, states)
+
+
+def set_result(draft: Draft, number: int, result: AssetResult) -> None:
+    """Write what netting one asset gave, and what it moves in the positions for as long as the cycle runs."""
+    draft.put(Table.CYCLE_RESULTS, key_result(number, result.asset), result.encode())
+    for row in result.rows:
+        if row.movement:
             position = draft.position(row.participant, result.asset)
-            moved = replace(position, locked_net=position.locked_net + row.net)
+            moved = replace(position, locked_net=position.locked_net + row.movement)
             draft.set_position(moved)
-    nets = [(result.asset, row.participant, row.net) for result in results for row in result.rows]
-    instructions = instructions_of(nets, draft.time_ms)
+
+
+def record_unsettled(draft: Draft, number: int, taken: AssetTaken, why: Unsettled) -> None:
+    """Write why obligations were not discharged, a row for each submission; `why.row` ascending in `taken.columns`."""
+    for part, place in taken.split():
+        first, last = np.searchsorted(why.row, (place.start, place.stop)).tolist()
+        if first == last:
+            continue
+        rows = why.row[first:last] - place.start
+        row = encode_unsettled(
+            part.items[rows],
+            why.reason[first:last],
+            why.participant[first:last],
+            why.short[first:last],
+        )
+        key = key_result(number, taken.asset) + key_u64(part.submission)
+        draft.put(Table.CYCLE_UNSETTLED, key, row)
+
+
+def members(draft: Draft, number: int) -> Iterator[OpenSubmission]:
+    """Yield the submissions of which a cycle took obligations, ascending by log index."""
+    for key, _ in list(draft.scan(Table.CYCLE_MEMBERS, key_u32(number))):
+        submission = draft.submission(int.from_bytes(key[4:], "big"))
+        invariant(submission is not None, "a member submission is missing")
+        if submission is not None:
+            yield submission
+
+
+def complete(draft: Draft, number: int) -> None:
+    """Write the instructions of a cycle of which every asset is netted, and the leaf that says so, and move it on."""
+    found = tuple(results(draft, number))
+    cycle = draft.cycle(number)
+    invariant(cycle is not None, f"cycle {number} is missing")
+    # A set-off is still awaited.
+    if cycle is None or any(result.outcome is ResultOutcome.AWAITING for result in found):
+        return
+    moves = [(one.asset, row.participant, row.movement) for one in found for row in one.rows]
+    instructions = instructions_of(moves, draft.time_ms)
     for position_no, item in enumerate(instructions):
         draft.set_settlement(number, position_no, item)
     pay_ins = sum(item.kind is SettlementKind.PAY_IN for item in instructions)
-    root = merkle.root_of(result_commitments(secret, results))
-    leaf = CycleNettedLeaf(number, taken.obligations, len(instructions), root)
-    LIFECYCLE.require(CycleState.OPEN, CycleState.CUT_OFF)
-    cycle = Cycle(
-        state=LIFECYCLE.require(CycleState.CUT_OFF, CycleState.NETTED),
+    secret = cycle_secret(number, (submission.secret for submission in members(draft, number)))
+    root = merkle.root_of(result_commitments(secret, found))
+    leaf = CycleNettedLeaf(number, cycle.obligations, len(instructions), root)
+    cycle = replace(
+        cycle,
+        state=LIFECYCLE.require(cycle.state, CycleState.NETTED),
         netted_ms=draft.time_ms,
-        obligations=taken.obligations,
         instructions=len(instructions),
         pay_ins=pay_ins,
         pay_outs=len(instructions) - pay_ins,
         netted_index=draft.record(leaf.encode()),
-        ended_index=0,
         result_root=root,
     )
+    if not any(result.value for result in found):
+        draft.set_cycle(number, _ended(draft, number, cycle, CycleState.DEADLOCK))
+        return
     draft.set_cycle(number, cycle)
     advance_cycle(draft, number)
 
@@ -161,17 +198,24 @@ def advance_cycle(draft: Draft, number: int) -> None:
 
 def _settle(draft: Draft, number: int, cycle: Cycle) -> Cycle:
     """Discharge the cycle's obligations for good and take them out of the positions."""
-    for result in _results(draft, number):
+    for result in results(draft, number):
         for row in result.rows:
+            if not (row.discharged_debit or row.discharged_credit):
+                continue
             position = draft.position(row.participant, result.asset)
             changed = replace(
                 position,
-                payable=position.payable - row.debit,
-                receivable=position.receivable - row.credit,
-                locked_net=position.locked_net - row.net,
+                payable=position.payable - row.discharged_debit,
+                receivable=position.receivable - row.discharged_credit,
+                locked_net=position.locked_net - row.movement,
             )
             draft.set_position(changed)
-    _release(draft, number, ObligationState.SETTLED)
+    for submission in members(draft, number):
+        left = take_remainders(draft, number, submission.index)
+        held = submission.states.held_by(number)
+        whole = held[~np.isin(held, left.items)]
+        states = submission.states.moved(whole, ObligationState.SETTLED, number)
+        draft.set_states(submission, states.partly_discharged(left.items, left.lo, left.hi))
     return _ended(draft, number, cycle, CycleState.SETTLED)
 
 
@@ -184,12 +228,16 @@ def fail_cycle(draft: Draft, number: int) -> None:
     invariant(cycle is not None, f"cycle {number} is missing")
     if cycle is None:
         return
-    for result in _results(draft, number):
+    for result in results(draft, number):
         for row in result.rows:
-            position = draft.position(row.participant, result.asset)
-            changed = replace(position, locked_net=position.locked_net - row.net)
-            draft.set_position(changed)
-    _release(draft, number, ObligationState.AFFIRMED)
+            if row.movement:
+                position = draft.position(row.participant, result.asset)
+                changed = replace(position, locked_net=position.locked_net - row.movement)
+                draft.set_position(changed)
+    for submission in members(draft, number):
+        take_remainders(draft, number, submission.index)
+        states = submission.states
+        draft.set_states(submission, states.released(states.held_by(number)))
     cycle = _ended(draft, number, replace(cycle, pay_ins=0, pay_outs=0), CycleState.FAILED)
     for key, value in list(draft.scan(Table.SETTLEMENTS, key_u32(number))):
         item = SettlementInstruction.decode(value)
@@ -227,23 +275,20 @@ def time_out(draft: Draft) -> None:
             fail_cycle(draft, number)
 
 
-def _results(draft: Draft, number: int) -> Iterator[AssetResult]:
+def results(draft: Draft, number: int) -> Iterator[AssetResult]:
     """Yield a cycle's results, ascending by asset."""
     for _, value in draft.scan(Table.CYCLE_RESULTS, key_u32(number)):
         yield AssetResult.decode(value)
 
 
-def _release(draft: Draft, number: int, target: ObligationState) -> None:
-    """Move every obligation that the cycle locked to `target`; a settled one keeps the cycle's number."""
-    keep = number if target is ObligationState.SETTLED else 0
-    for key, _ in list(draft.scan(Table.CYCLE_MEMBERS, key_u32(number))):
-        submission = draft.submission(int.from_bytes(key[4:], "big"))
-        invariant(submission is not None, "a member submission is missing")
-        if submission is None:
-            continue
-        states = submission.states
-        locked = (states.cycles == number) & (states.states == ObligationState.LOCKED)
-        draft.set_states(submission, states.moved(np.flatnonzero(locked), target, keep))
+def take_remainders(draft: Draft, number: int, submission: int) -> Remainders:
+    """Return what a running cycle will leave of a submission's items, and delete the row: the cycle ends."""
+    key = key_u32(number) + key_u64(submission)
+    row = draft.get(Table.CYCLE_REMAINDERS, key)
+    if row is None:
+        return Remainders.none()
+    draft.put(Table.CYCLE_REMAINDERS, key, None)
+    return Remainders.decode(row)
 
 
 def _ended(draft: Draft, number: int, cycle: Cycle, state: CycleState) -> Cycle:

@@ -18,7 +18,11 @@ from typing import Self
 from clearing.codec import Layout, raw, reserved, split_records, uint
 from clearing.errors import DecodeError, VerificationError
 from clearing.log import merkle
-from clearing.params import PAYLOAD_BYTES_MAX, RANGES_PER_INSTRUCTION_MAX
+from clearing.params import (
+    PAYLOAD_BYTES_MAX,
+    RANGES_PER_INSTRUCTION_MAX,
+    SOLUTION_BYTES_MAX,
+)
 from clearing.records.leaves import LEAF_VERSION, LeafKind
 from clearing.records.obligation import SALT_BYTES
 from clearing.records.submission import SIGNATURE_BYTES, verify_leaf_signature
@@ -39,6 +43,7 @@ class InstructionKind(enum.IntEnum):
     SET_LIQUIDITY = 8
     PROPOSE = 9
     APPROVE = 10
+    SOLVE = 11
 
 
 LAYOUT = Layout(
@@ -104,14 +109,15 @@ class Instruction:
         values = LAYOUT.decode(leaf)
         if values["version"] != LEAF_VERSION or values["kind"] != LeafKind.INSTRUCTION:
             raise DecodeError("not an instruction leaf of version 1")
-        if values["payload_bytes"] > PAYLOAD_BYTES_MAX:
-            raise DecodeError(f"a payload is at most {PAYLOAD_BYTES_MAX} bytes")
         try:
             kind = InstructionKind(values["instruction_kind"])
         except ValueError as error:
             raise DecodeError(
                 f"instruction kind {values['instruction_kind']} is unknown"
             ) from error
+        longest = SOLUTION_BYTES_MAX if kind is InstructionKind.SOLVE else PAYLOAD_BYTES_MAX
+        if values["payload_bytes"] > longest:
+            raise DecodeError(f"a payload of this kind is at most {longest} bytes")
         return cls(leaf, body, kind, values["actor"], values["client_id"], values["commitment"])
 
     def encode(self) -> bytes:

@@ -11,7 +11,7 @@ are read-only.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import numpy as np
@@ -50,7 +50,11 @@ LIFECYCLE = Lifecycle(
             ObligationState.PARTLY_DISCHARGED,
             "cycle settles, a part remains",
         ),
-        (ObligationState.LOCKED, ObligationState.AFFIRMED, "cycle fails"),
+        (
+            ObligationState.LOCKED,
+            ObligationState.AFFIRMED,
+            "cycle fails or discharges nothing of it",
+        ),
         (ObligationState.PARTLY_DISCHARGED, ObligationState.LOCKED, "cut-off of a later cycle"),
     ),
 )
@@ -64,6 +68,65 @@ _STATES_LAYOUT = Layout(
 )
 _STATES_ARE_COLUMN = 1
 _CYCLES_ARE_COLUMN = 2
+_HAS_REMAINDERS = 4
+_REMAINDER = np.dtype([("item", "<u4"), ("lo", "<u8"), ("hi", "<u8")])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Remainders:
+    """What is left of the items that cycles have discharged in part: few, so each with its number.
+
+    items: int64[k], ascending; lo, hi: uint64[k], above zero and less than the item's own amount.
+    """
+
+    items: Numbers
+    lo: U64
+    hi: U64
+
+    @classmethod
+    def none(cls) -> Self:
+        """Return the remainders of a submission of which nothing is discharged in part."""
+        return cls(np.empty(0, np.int64), np.empty(0, np.uint64), np.empty(0, np.uint64))
+
+    def __len__(self) -> int:
+        """Return the number of items."""
+        return len(self.items)
+
+    def with_items(self, items: Numbers, lo: U64, hi: U64) -> Self:
+        """Return the remainders with those of `items` put in, or in the place of what they had."""
+        others = ~np.isin(self.items, items)
+        joined = np.concatenate((self.items[others], items))
+        order = np.argsort(joined)
+        return type(self)(
+            joined[order],
+            np.concatenate((self.lo[others], lo))[order],
+            np.concatenate((self.hi[others], hi))[order],
+        )
+
+    def where(self, keep: Mask) -> Self:
+        """Return the entries for which `keep`, bool[k], is true."""
+        return type(self)(self.items[keep], self.lo[keep], self.hi[keep])
+
+    def encode(self) -> bytes:
+        """Return the canonical bytes: a count u32, and 20 bytes an item."""
+        rows = np.zeros(len(self.items), _REMAINDER)
+        rows["item"], rows["lo"], rows["hi"] = self.items, self.lo, self.hi
+        return len(rows).to_bytes(4, "little") + rows.tobytes()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Parse the canonical bytes.
+
+        Raises: DecodeError: wrong length, none, not ascending, or nothing is left of one.
+        """
+        count = int.from_bytes(data[:4], "little")
+        if not count or len(data) != 4 + count * _REMAINDER.itemsize:
+            raise DecodeError("the length of remainders does not match their count")
+        rows = np.frombuffer(data, _REMAINDER, offset=4)
+        items = rows["item"].astype(np.int64)
+        if (items[1:] <= items[:-1]).any() or ((rows["lo"] | rows["hi"]) == 0).any():
+            raise DecodeError("remainders must ascend by item and be above zero")
+        return cls(items, rows["lo"].astype(np.uint64), rows["hi"].astype(np.uint64))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,11 +134,13 @@ class ItemStates:
     """Where each item of one submission stands.
 
     states: uint8[count], an ObligationState. cycles: uint32[count], the cycle that holds or settled the item, 0 none.
+    remainders: of the items that are not terminal and were discharged in part.
     """
 
     submitter: int
     states: U8
     cycles: U32
+    remainders: Remainders = field(default_factory=Remainders.none)
 
     @property
     def count(self) -> int:
@@ -100,8 +165,11 @@ class ItemStates:
             cycles = cycles[:1]
         else:
             form |= _CYCLES_ARE_COLUMN
+        if len(self.remainders):
+            form |= _HAS_REMAINDERS
         head = _STATES_LAYOUT.encode(submitter=self.submitter, count=self.count, form=form)
-        return head + states.tobytes() + cycles.astype("<u4").tobytes()
+        columns = states.tobytes() + cycles.astype("<u4").tobytes()
+        return head + columns + (self.remainders.encode() if len(self.remainders) else b"")
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
@@ -114,15 +182,23 @@ class ItemStates:
         n_states = count if form & _STATES_ARE_COLUMN else 1
         n_cycles = count if form & _CYCLES_ARE_COLUMN else 1
         rest = data[_STATES_LAYOUT.width :]
-        if not count or len(rest) != n_states + 4 * n_cycles:
+        columns_bytes = n_states + 4 * n_cycles
+        if not count or len(rest) < columns_bytes:
             raise DecodeError("the length of an item-states row does not match its form")
+        if (len(rest) > columns_bytes) is not bool(form & _HAS_REMAINDERS):
+            raise DecodeError("the length of an item-states row does not match its form")
+        remainders = Remainders.none()
+        if form & _HAS_REMAINDERS:
+            remainders = Remainders.decode(rest[columns_bytes:])
+            if remainders.items[-1] >= count:
+                raise DecodeError("a remainder of an item that is not there")
         states = np.frombuffer(rest, dtype=np.uint8, count=n_states)
         cycles = np.frombuffer(rest, dtype="<u4", count=n_cycles, offset=n_states)
         if n_states != count:
             states = np.full(count, states[0], dtype=np.uint8)
         if n_cycles != count:
             cycles = np.full(count, cycles[0], dtype=np.uint32)
-        decoded = cls(head["submitter"], states, cycles.astype(np.uint32))
+        decoded = cls(head["submitter"], states, cycles.astype(np.uint32), remainders)
         if decoded.encode() != data:
             raise DecodeError("not the canonical form of an item-states row")
         return decoded
@@ -139,7 +215,28 @@ class ItemStates:
         states, cycles = self.states.copy(), self.cycles.copy()
         states[items] = target
         cycles[items] = cycle
-        return type(self)(self.submitter, states, cycles)
+        remainders = self.remainders
+        if len(remainders):
+            remainders = remainders.where(~IS_TERMINAL[states[remainders.items]])
+        return type(self)(self.submitter, states, cycles, remainders)
+
+    def held_by(self, cycle: int) -> Numbers:
+        """Return the items that a running cycle holds."""
+        held: Numbers = np.flatnonzero(
+            (self.cycles == cycle) & (self.states == ObligationState.LOCKED)
+        )
+        return held
+
+    def released(self, items: Numbers) -> Self:
+        """Return the states after locked `items` went back to where their cycle took them from."""
+        in_part = np.isin(items, self.remainders.items)
+        back = self.moved(items[~in_part], ObligationState.AFFIRMED)
+        return back.moved(items[in_part], ObligationState.PARTLY_DISCHARGED)
+
+    def partly_discharged(self, items: Numbers, lo: U64, hi: U64) -> Self:
+        """Return the states after locked `items` were discharged but for lo + hi * 2^64 units each."""
+        moved = self.moved(items, ObligationState.PARTLY_DISCHARGED)
+        return replace(moved, remainders=moved.remainders.with_items(items, lo, hi))
 
     @property
     def is_closed(self) -> bool:
@@ -194,20 +291,39 @@ class BookChunk:
             asset_rows=bounds,
         )
 
+    def with_remainders(self, remainders: Remainders) -> Self:
+        """Return the part of the book with what is left of items as their amounts."""
+        if not len(remainders):
+            return self
+        rows = self.rows[remainders.items]
+        lo = self.lo.copy()
+        lo[rows] = remainders.lo
+        # What is left is less than what was: where no amount needed a high half, none does now.
+        hi = None if self.hi is None else self.hi.copy()
+        if hi is not None:
+            hi[rows] = remainders.hi
+        return replace(self, lo=lo, hi=hi)
+
     def select(self, items: Numbers) -> Iterator[tuple[int, AssetColumns]]:
         """Yield (asset, columns) of `items`, ascending by asset, within an asset by item number.
 
         Costs what is selected, not what there is; where all is selected the columns are views, not copies.
         """
+        for asset, _, columns in self.numbered(items):
+            yield asset, columns
+
+    def numbered(self, items: Numbers) -> Iterator[tuple[int, Numbers, AssetColumns]]:
+        """Yield (asset, item numbers, columns) of `items`; as `select`."""
         if len(items) == len(self.items):
             for asset, start, end in self.asset_rows:
-                yield asset, self._columns(slice(start, end))
+                yield asset, self.items[start:end], self._columns(slice(start, end))
             return
         rows = np.sort(self.rows[items])
         for asset, start, end in self.asset_rows:
             first, last = np.searchsorted(rows, (start, end)).tolist()
             if first < last:
-                yield asset, self._columns(rows[first:last])
+                chosen = rows[first:last]
+                yield asset, self.items[chosen], self._columns(chosen)
 
     def _columns(self, rows: slice | Numbers) -> AssetColumns:
         return AssetColumns(

@@ -76,10 +76,6 @@ _ASSET_LAYOUT = Layout(
 _TIMETABLE_COUNT = Layout("timetable", uint("count", 2), reserved(2))
 
 
-METHODS_RUN = (NettingMethod.POSITIONS,)
-"""The netting methods that cycles run under this RULES_VERSION; no other may be set for an asset."""
-
-
 VALIDATOR_ROLES = (Role.MINISTRY, Role.CENTRAL_BANK, Role.OPERATOR)
 """Roles that may be validators: these see every body."""
 
@@ -405,7 +401,7 @@ def _add_asset(registry: Registry, asset: Asset) -> tuple[Registry, RejectCode]:
         return registry, RejectCode.ACTION_VALUE
     if str(canonical) != asset.caip19 or not _is_identifier(asset.name):
         return registry, RejectCode.ACTION_VALUE
-    if asset.scale > SCALE_MAX or asset.method not in METHODS_RUN:
+    if asset.scale > SCALE_MAX:
         return registry, RejectCode.ACTION_VALUE
     if len(registry.assets) >= ASSETS_MAX:
         return registry, RejectCode.ACTION_VALUE
@@ -416,9 +412,11 @@ def _set_method(registry: Registry, change: dict[str, Any]) -> tuple[Registry, R
     number = change["asset"]
     if number >= len(registry.assets):
         return registry, RejectCode.ACTION_UNKNOWN_SUBJECT
-    if change["method"] not in METHODS_RUN:
+    try:
+        method = NettingMethod(change["method"])
+    except ValueError:
         return registry, RejectCode.ACTION_VALUE
-    changed = replace(registry.assets[number], method=NettingMethod(change["method"]))
+    changed = replace(registry.assets[number], method=method)
     return replace(registry, assets=_replaced(registry.assets, number, changed)), RejectCode.OK
 
 

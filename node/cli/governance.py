@@ -48,7 +48,8 @@ def propose(
     {"action": "remove-validator", "participant"}\n
     {"action": "add-asset", "name", "caip19", "scale"[, "dti"][, "method"]}\n
     {"action": "set-method", "asset", "method"}\n
-    {"action": "set-parameters"[, "governance_quorum"][, "proposal_lifetime_ms"][, "settlement_timeout_ms"]}\n
+    {"action": "set-parameters"[, "governance_quorum"][, "proposal_lifetime_ms"][, "settlement_timeout_ms"]
+    [, "solution_timeout_ms"]}\n
     {"action": "set-timetable", "cut_offs": ["11:00", "16:30"]}\n
     {"action": "set-cap", "participant", "asset", "amount": "UNITS" or null}
     """

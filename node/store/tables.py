@@ -276,6 +276,8 @@ _PARTS: dict[Name, _Parts] = {
     Table.CYCLES: (("cycle", 4),),
     Table.CYCLE_MEMBERS: (("cycle", 4), ("log index", 8)),
     Table.CYCLE_RESULTS: (("cycle", 4), ("asset", 2)),
+    Table.CYCLE_UNSETTLED: (("cycle", 4), ("asset", 2), ("log index", 8)),
+    Table.CYCLE_REMAINDERS: (("cycle", 4), ("log index", 8)),
     Table.SETTLEMENTS: (("cycle", 4), ("number", 4)),
     Table.UNSETTLED: (("cycle", 4),),
     Database.LEAVES: (("index", 8),),

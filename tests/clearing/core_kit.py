@@ -13,11 +13,12 @@ from clearing.records import instruction as ins
 from clearing.records.leaves import LeafKind, leaf_kind
 from clearing.records.transaction import Transaction
 from clearing.rows import Table, key_position, key_u32, key_u64
-from clearing.rules.cycles import AssetResult, Cycle
+from clearing.rules.cycles import Cycle
 from clearing.rules.governance import Proposal, encode_actions
 from clearing.rules.obligations import ItemStates
 from clearing.rules.positions import Position
 from clearing.rules.registry import Action, ActionKind
+from clearing.rules.results import AssetResult
 from clearing.rules.settlement import SettlementInstruction
 from clearing.state import State
 from clearing.types import LicenceStatus, ObligationState

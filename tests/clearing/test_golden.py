@@ -12,8 +12,21 @@ from clearing.records.leaves import LeafKind, leaf_kind
 from clearing.rows import Table
 from clearing.rules.governance import encode_actions
 from clearing.rules.registry import Action, ActionKind, Cap
+from clearing.types import NettingMethod
 from tests.clearing.records.vectors import VECTORS
-from tests.ledger_kit import BTC, CB, ETH, GENESIS_MS, MINISTRY, P01, P02, P03, Net, item
+from tests.ledger_kit import (
+    BTC,
+    CB,
+    ETH,
+    GENESIS_MS,
+    MINISTRY,
+    P01,
+    P02,
+    P03,
+    USDT,
+    Net,
+    item,
+)
 
 PINNED = VECTORS["scenario"]
 ENGINES = {LeafKind.VALIDATORS, LeafKind.MISBEHAVIOUR}
@@ -21,7 +34,7 @@ ENGINES = {LeafKind.VALIDATORS, LeafKind.MISBEHAVIOUR}
 
 
 def run_scenario() -> Net:
-    """Two cycles, one settled and one failed after a pay-in, and what comes before and between."""
+    """Three cycles: one settled, one failed after a pay-in, one by other methods; and what comes between."""
     net = Net()
     cap = encode_actions([Action(ActionKind.SET_CAP, Cap(P01, BTC, (1 << 128) - 1))])
     proposal = net.one(net.instruction(InstructionKind.PROPOSE, MINISTRY, cap)).index
@@ -52,7 +65,29 @@ def run_scenario() -> Net:
     net.settlement(InstructionKind.EVIDENCE, P03, 2, 1)
     net.settlement(InstructionKind.CONFIRM, CB, 2, 1)
     net.settlement(InstructionKind.FAIL, P01, 2, 2)
+    _run_other_methods(net)
     return net
+
+
+def _run_other_methods(net: Net) -> None:
+    """Run a third cycle: USDT by gridlock, ETH by set-off with a part of one obligation left over."""
+    net.set_node_key()
+    net.set_method(USDT, NettingMethod.GRIDLOCK)
+    net.set_method(ETH, NettingMethod.SETOFF)
+    fourth = net.submit(
+        P01,
+        item(P01, P02, 10**20, ETH),
+        item(P02, P01, 3 * 10**19, ETH),
+        item(P01, P02, 6, USDT),
+        item(P02, P01, 5, USDT),
+        item(P02, P01, 1, USDT),
+        item(P01, P03, 1, USDT),
+    )
+    net.affirm(P02, fourth)
+    net.affirm(P03, fourth)
+    net.run_cycle()
+    net.solve()
+    net.settle(3)
 
 
 def test_the_scenario_writes_every_kind_of_leaf_and_of_row() -> None:

@@ -17,15 +17,18 @@ U64_MAX = (1 << 64) - 1
 
 
 def test_the_defaults_are_two_governors_a_week_and_a_day() -> None:
-    assert Parameters().encode().hex() == "020000000000000000840c2400000000005c260500000000"
+    assert Parameters().encode().hex() == (
+        "020000000000000000840c2400000000005c260500000000c027090000000000"
+    )
     assert Parameters().proposal_lifetime_ms == 7 * 24 * 60 * 60 * 1000
     assert Parameters().settlement_timeout_ms == 24 * 60 * 60 * 1000
+    assert Parameters().solution_timeout_ms == 10 * 60 * 1000
 
 
-@given(st.integers(1, 255), st.integers(1, U64_MAX), st.integers(1, U64_MAX))
-def test_parameters_come_back(quorum: int, lifetime_ms: int, timeout_ms: int) -> None:
-    parameters = Parameters(quorum, lifetime_ms, timeout_ms)
-    assert len(parameters.encode()) == Parameters.WIDTH == 24
+@given(st.integers(1, 255), st.tuples(*[st.integers(1, U64_MAX)] * 3))
+def test_parameters_come_back(quorum: int, spans_ms: tuple[int, int, int]) -> None:
+    parameters = Parameters(quorum, *spans_ms)
+    assert len(parameters.encode()) == Parameters.WIDTH == 32
     assert Parameters.decode(parameters.encode()) == parameters
 
 
@@ -35,6 +38,7 @@ def test_parameters_come_back(quorum: int, lifetime_ms: int, timeout_ms: int) ->
         (Parameters(governance_quorum=0), "governance_quorum must be at least 1"),
         (Parameters(proposal_lifetime_ms=0), "must be above 0"),
         (Parameters(settlement_timeout_ms=0), "must be above 0"),
+        (Parameters(solution_timeout_ms=0), "must be above 0"),
     ],
 )
 def test_a_parameter_that_would_disable_a_rule_is_refused(changed: Parameters, why: str) -> None:

@@ -5,8 +5,6 @@ A refused transaction leaves no trace: no leaf, no row, the same state.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from clearing.errors import RejectCode as R
@@ -18,6 +16,7 @@ from clearing.records.transaction import Transaction
 from clearing.rules.governance import encode_actions
 from clearing.rules.registry import Action, ActionKind
 from clearing.types import LicenceStatus, Role
+from tests.clearing import reject_setoff  # noqa: F401 - its cases register themselves
 from tests.clearing.core_kit import (
     NOBODY,
     Core,
@@ -32,6 +31,7 @@ from tests.clearing.core_kit import (
     signed,
     tampered,
 )
+from tests.clearing.reject_kit import CASES, Case, case
 from tests.ledger_kit import (
     CB,
     MINISTRY,
@@ -45,19 +45,6 @@ from tests.ledger_kit import (
 )
 
 GOOD = item(P01, P02, 5)
-Case = Callable[[Core], Transaction]
-CASES: list[tuple[R, Case]] = []
-
-
-def case(code: R) -> Callable[[Case], Case]:
-    """Register a case that must get this code."""
-
-    def register(make: Case) -> Case:
-        CASES.append((code, make))
-        return make
-
-    return register
-
 
 # what the transaction itself is
 

@@ -21,12 +21,12 @@ FROZEN: dict[type[enum.IntEnum], str] = {
     types.ObligationState: (
         "PROPOSED AFFIRMED LOCKED PARTLY_DISCHARGED SETTLED REJECTED RESCINDED EXPIRED"
     ),
-    types.CycleState: "OPEN CUT_OFF NETTED FUNDED SETTLED FAILED",
+    types.CycleState: "OPEN CUT_OFF NETTED FUNDED SETTLED FAILED DEADLOCK",
     types.InstructionState: "PENDING EVIDENCED CONFIRMED FAILED SUPERSEDED",
     types.SettlementKind: "PAY_IN PAY_OUT REFUND",
     types.NettingMethod: "POSITIONS GRIDLOCK SETOFF",
     InstructionKind: (
-        "AFFIRM REJECT RESCIND RUN_CYCLE EVIDENCE CONFIRM FAIL SET_LIQUIDITY PROPOSE APPROVE"
+        "AFFIRM REJECT RESCIND RUN_CYCLE EVIDENCE CONFIRM FAIL SET_LIQUIDITY PROPOSE APPROVE SOLVE"
     ),
     LeafKind: "GENESIS SUBMISSION INSTRUCTION CYCLE_NETTED CYCLE_ENDED EXPIRED SEAL VALIDATORS=10 MISBEHAVIOUR",
     ActionKind: (
@@ -60,7 +60,7 @@ def test_the_names_of_tables_are_frozen_because_seals_hash_them() -> None:
     assert [table.value for table in Table] == [
         *("meta", "parameters", "participants", "assets", "proposals", "requests", "submissions"),
         *("open", "parties", "positions", "cycles", "cycle_members", "cycle_results"),
-        *("settlements", "unsettled"),
+        *("cycle_unsettled", "cycle_remainders", "settlements", "unsettled"),
     ]
 
 

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from clearing.errors import DecodeError
 from clearing.params import Parameters
-from clearing.rules.cycles import Cycle, ResultRow
+from clearing.rules.cycles import Cycle
 from clearing.rules.governance import Proposal, encode_actions
 from clearing.rules.positions import Position
 from clearing.rules.registry import Action, ActionKind, Asset, Cap, Participant, Registry
+from clearing.rules.results import AssetResult, ResultRow
 from clearing.rules.settlement import SettlementInstruction
 from clearing.types import (
     CycleState,
@@ -24,6 +25,7 @@ from clearing.types import (
     NettingMethod,
     ObligationKind,
     ObligationState,
+    ResultOutcome,
     Role,
     SettlementKind,
 )
@@ -62,18 +64,19 @@ SETTLEMENTS = st.builds(
 CYCLES = st.builds(
     CycleRow,
     U32,
-    st.builds(Cycle, st.sampled_from(CycleState), U64, U64, U32, U32, U32, U64, U64, HASHES),
+    st.builds(Cycle, st.sampled_from(CycleState), U64, U64, U64, U32, U32, U32, U64, U64, HASHES),
     st.booleans(),
 )
 CYCLE_ASSETS = st.builds(
-    CycleAssetRow, U16, st.sampled_from(NettingMethod), U64, U192, U192,
-    st.lists(st.builds(ResultRow, U32, U192, U192), max_size=5).map(tuple),
+    CycleAssetRow, U16, st.sampled_from(NettingMethod), st.sampled_from(ResultOutcome),
+    U64, U192, U192, U192, U192, U64,
+    st.lists(st.builds(ResultRow, U32, U192, U192, U192, U192), max_size=5).map(tuple),
 )  # fmt: skip
 REGISTRIES = st.builds(
     Registry,
     st.lists(PARTICIPANTS, max_size=3).map(tuple),
     st.lists(ASSETS, max_size=3).map(tuple),
-    st.builds(Parameters, U8, U64, U64),
+    st.builds(Parameters, U8, U64, U64, U64),
     st.lists(st.integers(0, 86_399), max_size=3).map(tuple),
 )
 
@@ -194,7 +197,8 @@ def test_results(row: CycleAssetRow) -> None:
 
 
 def test_a_net_that_is_not_credit_minus_debit_is_refused() -> None:
-    row = CycleAssetRow(0, NettingMethod.POSITIONS, 1, 5, 5, (ResultRow(1, 5, 0),))
+    result = AssetResult(0, NettingMethod.POSITIONS, 1, (ResultRow(1, 5, 0),))
+    row = CycleAssetRow.of(result, result.rows)
     message = wire.cycle_asset_message(row)
     message.positions[0].net_units = "5"
     with pytest.raises(DecodeError):

@@ -206,7 +206,7 @@ class _CycleStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CycleState
     CYCLE_STATE_OPEN: _CycleState.ValueType  # 1
     """Takes obligations."""
     CYCLE_STATE_CUT_OFF: _CycleState.ValueType  # 2
-    """Closed to further obligations."""
+    """Closed to further obligations; solutions of set-offs are awaited."""
     CYCLE_STATE_NETTED: _CycleState.ValueType  # 3
     """Net positions stand; pay-ins are awaited."""
     CYCLE_STATE_FUNDED: _CycleState.ValueType  # 4
@@ -215,6 +215,8 @@ class _CycleStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CycleState
     """Every settlement instruction is confirmed; final at quorum."""
     CYCLE_STATE_FAILED: _CycleState.ValueType  # 6
     """Timed out or failed; its obligations returned to the open book."""
+    CYCLE_STATE_DEADLOCK: _CycleState.ValueType  # 7
+    """Nothing of it could be discharged; its obligations stay in the open book."""
 
 class CycleState(_CycleState, metaclass=_CycleStateEnumTypeWrapper):
     """Where a netting cycle stands."""
@@ -224,7 +226,7 @@ CYCLE_STATE_UNSPECIFIED: CycleState.ValueType  # 0
 CYCLE_STATE_OPEN: CycleState.ValueType  # 1
 """Takes obligations."""
 CYCLE_STATE_CUT_OFF: CycleState.ValueType  # 2
-"""Closed to further obligations."""
+"""Closed to further obligations; solutions of set-offs are awaited."""
 CYCLE_STATE_NETTED: CycleState.ValueType  # 3
 """Net positions stand; pay-ins are awaited."""
 CYCLE_STATE_FUNDED: CycleState.ValueType  # 4
@@ -233,6 +235,8 @@ CYCLE_STATE_SETTLED: CycleState.ValueType  # 5
 """Every settlement instruction is confirmed; final at quorum."""
 CYCLE_STATE_FAILED: CycleState.ValueType  # 6
 """Timed out or failed; its obligations returned to the open book."""
+CYCLE_STATE_DEADLOCK: CycleState.ValueType  # 7
+"""Nothing of it could be discharged; its obligations stay in the open book."""
 Global___CycleState: _TypeAlias = CycleState  # noqa: Y015
 
 class _NettingMethod:
@@ -262,6 +266,34 @@ NETTING_METHOD_GRIDLOCK: NettingMethod.ValueType  # 2
 NETTING_METHOD_SETOFF: NettingMethod.ValueType  # 3
 """Maximum circulation: obligations are divisible and discharged in part."""
 Global___NettingMethod: _TypeAlias = NettingMethod  # noqa: Y015
+
+class _ResultOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ResultOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ResultOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RESULT_OUTCOME_UNSPECIFIED: _ResultOutcome.ValueType  # 0
+    """Never sent."""
+    RESULT_OUTCOME_NETTED: _ResultOutcome.ValueType  # 1
+    """Its method has run."""
+    RESULT_OUTCOME_AWAITING: _ResultOutcome.ValueType  # 2
+    """Cut off for set-off; a proposer's solution is awaited."""
+    RESULT_OUTCOME_UNSOLVED: _ResultOutcome.ValueType  # 3
+    """No valid solution came in time: nothing was discharged."""
+
+class ResultOutcome(_ResultOutcome, metaclass=_ResultOutcomeEnumTypeWrapper):
+    """What became of netting one asset in a cycle."""
+
+RESULT_OUTCOME_UNSPECIFIED: ResultOutcome.ValueType  # 0
+"""Never sent."""
+RESULT_OUTCOME_NETTED: ResultOutcome.ValueType  # 1
+"""Its method has run."""
+RESULT_OUTCOME_AWAITING: ResultOutcome.ValueType  # 2
+"""Cut off for set-off; a proposer's solution is awaited."""
+RESULT_OUTCOME_UNSOLVED: ResultOutcome.ValueType  # 3
+"""No valid solution came in time: nothing was discharged."""
+Global___ResultOutcome: _TypeAlias = ResultOutcome  # noqa: Y015
 
 class _SettlementKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -756,6 +788,7 @@ class Cycle(_message.Message):
     PAY_INS_OPEN_FIELD_NUMBER: _builtins.int
     PAY_OUTS_OPEN_FIELD_NUMBER: _builtins.int
     RESULT_ROOT_FIELD_NUMBER: _builtins.int
+    CUT_OFF_MS_FIELD_NUMBER: _builtins.int
     cycle: _builtins.int
     """Number, from 1. Agreed."""
     state: Global___CycleState.ValueType
@@ -763,7 +796,7 @@ class Cycle(_message.Message):
     final: _builtins.bool
     """Whether a quorum checkpoint covers the leaf that ended it as SETTLED. Local."""
     netted_ms: _builtins.int
-    """Block time at which it was cut off and netted. Agreed."""
+    """Block time at which all of it was netted, 0 while a set-off is awaited. Agreed."""
     netted_index: _builtins.int
     """Log index of its CYCLE_NETTED leaf. Agreed."""
     ended_index: _builtins.int
@@ -778,6 +811,8 @@ class Cycle(_message.Message):
     """Pay-outs not yet confirmed. Agreed."""
     result_root: _builtins.bytes
     """Root over the salted commitments of its result rows, 32 bytes; stands in the CYCLE_NETTED leaf. Agreed."""
+    cut_off_ms: _builtins.int
+    """Block time of its cut-off. Agreed."""
     def __init__(
         self,
         *,
@@ -792,10 +827,11 @@ class Cycle(_message.Message):
         pay_ins_open: _builtins.int = ...,
         pay_outs_open: _builtins.int = ...,
         result_root: _builtins.bytes = ...,
+        cut_off_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cycle", b"cycle", "ended_index", b"ended_index", "final", b"final", "instructions", b"instructions", "netted_index", b"netted_index", "netted_ms", b"netted_ms", "obligations", b"obligations", "pay_ins_open", b"pay_ins_open", "pay_outs_open", b"pay_outs_open", "result_root", b"result_root", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cut_off_ms", b"cut_off_ms", "cycle", b"cycle", "ended_index", b"ended_index", "final", b"final", "instructions", b"instructions", "netted_index", b"netted_index", "netted_ms", b"netted_ms", "obligations", b"obligations", "pay_ins_open", b"pay_ins_open", "pay_outs_open", b"pay_outs_open", "result_root", b"result_root", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -811,6 +847,8 @@ class CyclePosition(_message.Message):
     DEBIT_UNITS_FIELD_NUMBER: _builtins.int
     CREDIT_UNITS_FIELD_NUMBER: _builtins.int
     NET_UNITS_FIELD_NUMBER: _builtins.int
+    KEPT_DEBIT_UNITS_FIELD_NUMBER: _builtins.int
+    KEPT_CREDIT_UNITS_FIELD_NUMBER: _builtins.int
     participant: _builtins.int
     """Whose. Agreed."""
     debit_units: _builtins.str
@@ -819,6 +857,10 @@ class CyclePosition(_message.Message):
     """Sum that it is owed in the obligations netted, decimal, smallest units. Agreed."""
     net_units: _builtins.str
     """credit - debit, decimal, smallest units: above zero receives, below zero pays. Agreed."""
+    kept_debit_units: _builtins.str
+    """What of the debit the cycle does not discharge, decimal, smallest units. Agreed."""
+    kept_credit_units: _builtins.str
+    """What of the credit the cycle does not discharge, decimal, smallest units. Agreed."""
     def __init__(
         self,
         *,
@@ -826,10 +868,12 @@ class CyclePosition(_message.Message):
         debit_units: _builtins.str = ...,
         credit_units: _builtins.str = ...,
         net_units: _builtins.str = ...,
+        kept_debit_units: _builtins.str = ...,
+        kept_credit_units: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_units", b"credit_units", "debit_units", b"debit_units", "net_units", b"net_units", "participant", b"participant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_units", b"credit_units", "debit_units", b"debit_units", "kept_credit_units", b"kept_credit_units", "kept_debit_units", b"kept_debit_units", "net_units", b"net_units", "participant", b"participant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -847,16 +891,28 @@ class CycleAsset(_message.Message):
     GROSS_UNITS_FIELD_NUMBER: _builtins.int
     NET_UNITS_FIELD_NUMBER: _builtins.int
     POSITIONS_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    VALUE_UNITS_FIELD_NUMBER: _builtins.int
+    LIQUIDITY_USED_UNITS_FIELD_NUMBER: _builtins.int
+    SOLUTION_INDEX_FIELD_NUMBER: _builtins.int
     asset: _builtins.int
     """Which asset. Agreed."""
     method: Global___NettingMethod.ValueType
     """How it was netted. Agreed."""
     obligations: _builtins.int
-    """Obligations taken in. Agreed."""
+    """Obligations taken in, discharged or not. Agreed."""
     gross_units: _builtins.str
     """Sum of their amounts, decimal, smallest units. Agreed."""
     net_units: _builtins.str
     """What must move after netting: the sum of the net debits, decimal, smallest units. Agreed."""
+    outcome: Global___ResultOutcome.ValueType
+    """What became of netting it. Agreed."""
+    value_units: _builtins.str
+    """Sum of what the cycle discharges, decimal, smallest units. Agreed."""
+    liquidity_used_units: _builtins.str
+    """Sum of what payers pay in, decimal, smallest units. Agreed."""
+    solution_index: _builtins.int
+    """Log index of the set-off solution that proves the result, 0 for none. Agreed."""
     @_builtins.property
     def positions(self) -> _containers.RepeatedCompositeFieldContainer[Global___CyclePosition]:
         """Net positions in ascending order of participant: all for supervisors, the caller's own for others. Agreed."""
@@ -870,10 +926,14 @@ class CycleAsset(_message.Message):
         gross_units: _builtins.str = ...,
         net_units: _builtins.str = ...,
         positions: _abc.Iterable[Global___CyclePosition] | None = ...,
+        outcome: Global___ResultOutcome.ValueType = ...,
+        value_units: _builtins.str = ...,
+        liquidity_used_units: _builtins.str = ...,
+        solution_index: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset", b"asset", "gross_units", b"gross_units", "method", b"method", "net_units", b"net_units", "obligations", b"obligations", "positions", b"positions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset", b"asset", "gross_units", b"gross_units", "liquidity_used_units", b"liquidity_used_units", "method", b"method", "net_units", b"net_units", "obligations", b"obligations", "outcome", b"outcome", "positions", b"positions", "solution_index", b"solution_index", "value_units", b"value_units"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -11,8 +11,8 @@ from clearing.errors import RejectCode
 from clearing.log import merkle
 from clearing.params import DAY_S, Parameters
 from clearing.records.leaves import CycleEndedLeaf, CycleNettedLeaf, LeafKind, leaf_kind
-from clearing.rules.cycles import ResultRow, cycle_secret, result_commitments
 from clearing.rules.registry import Action, ActionKind
+from clearing.rules.results import ResultRow, cycle_secret, result_commitments
 from clearing.types import (
     AMOUNT_MAX,
     CycleState,

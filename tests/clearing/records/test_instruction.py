@@ -96,7 +96,7 @@ def test_another_length_than_announced_is_refused(length: int) -> None:
         (0, 2, "not an instruction leaf of version 1"),
         (1, 2, "not an instruction leaf of version 1"),
         (2, 0, "instruction kind 0 is unknown"),
-        (2, 11, "instruction kind 11 is unknown"),
+        (2, 99, "instruction kind 99 is unknown"),
         (3, 1, "instruction kind 257 is unknown"),
     ],
 )

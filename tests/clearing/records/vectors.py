@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from clearing import state
 from clearing.codec import Layout
+from clearing.netting import wide
 from clearing.params import Parameters
 from clearing.records import (
     instruction,
@@ -21,6 +24,7 @@ from clearing.records import (
     obligation,
     receipt,
     redacted,
+    solution,
     submission,
 )
 from clearing.rules import (
@@ -29,6 +33,7 @@ from clearing.rules import (
     obligations,
     positions,
     registry,
+    results,
     settlement,
     validators,
 )
@@ -97,6 +102,16 @@ def _record(kind: Any) -> Callable[[bytes], bytes]:
     return lambda data: kind.decode(data).encode()
 
 
+def _unsettled(data: bytes) -> bytes:
+    rows = results.decode_unsettled(data)
+    return results.encode_unsettled(
+        np.array([row.item for row in rows], np.int64),
+        np.array([row.reason for row in rows], np.uint8),
+        np.array([row.participant for row in rows], np.int64),
+        wide.from_ints([row.short_units for row in rows]),
+    )
+
+
 REENCODERS: dict[str, Callable[[bytes], bytes]] = {
     "obligation": _layout(obligation.LAYOUT),
     "submission leaf": _layout(submission.LAYOUT),
@@ -124,7 +139,10 @@ REENCODERS: dict[str, Callable[[bytes], bytes]] = {
     "item states": _record(obligations.ItemStates),
     "position": _record(positions.Position),
     "cycle": _record(cycles.Cycle),
-    "asset result": _record(cycles.AssetResult),
+    "remainders": _record(obligations.Remainders),
+    "asset result": _record(results.AssetResult),
+    "unsettled obligations": _unsettled,
+    "set-off solution": _record(solution.Solution),
     "settlement instruction": _record(settlement.SettlementInstruction),
     "head": _layout(state._HEAD),
     "receipt record": _record(receipt.ReceiptRecord),

@@ -57,7 +57,7 @@ def test_the_number_of_actions_is_limited() -> None:
         ("030024", "action is 4 bytes, got 3"),
         ("08001800" + "02000000 0000 00 00 01" + "00" * 15, "a removed cap carries no amount"),
         ("08001800" + "02000000 0000 02 00" + "00" * 16, "a removed cap carries no amount"),
-        ("06001800" + "00" * 24, "governance_quorum must be at least 1"),
+        ("06002000" + "00" * 32, "governance_quorum must be at least 1"),
     ],
 )
 def test_what_is_no_list_of_actions_is_refused(data: str, why: str) -> None:

@@ -20,7 +20,8 @@ MOVES = {
         PARTLY_DISCHARGED LOCKED
     """,
     cycles.LIFECYCLE: """
-        OPEN CUT_OFF, CUT_OFF NETTED, NETTED FUNDED, NETTED FAILED, FUNDED SETTLED
+        OPEN CUT_OFF, CUT_OFF NETTED, NETTED FUNDED, NETTED FAILED, FUNDED SETTLED,
+        NETTED DEADLOCK
     """,
     settlement.LIFECYCLE: """
         PENDING EVIDENCED, EVIDENCED CONFIRMED, PENDING FAILED, EVIDENCED FAILED, PENDING SUPERSEDED
@@ -33,7 +34,7 @@ STATES = {
 }
 TERMINAL = {
     obligations.LIFECYCLE: {"SETTLED", "REJECTED", "RESCINDED", "EXPIRED"},
-    cycles.LIFECYCLE: {"SETTLED", "FAILED"},
+    cycles.LIFECYCLE: {"SETTLED", "FAILED", "DEADLOCK"},
     settlement.LIFECYCLE: {"CONFIRMED", "FAILED", "SUPERSEDED"},
 }
 DRAWINGS = {
@@ -48,7 +49,7 @@ stateDiagram-v2
     AFFIRMED --> LOCKED: cut-off of a cycle
     LOCKED --> SETTLED: cycle settles, wholly discharged
     LOCKED --> PARTLY_DISCHARGED: cycle settles, a part remains
-    LOCKED --> AFFIRMED: cycle fails
+    LOCKED --> AFFIRMED: cycle fails or discharges nothing of it
     PARTLY_DISCHARGED --> LOCKED: cut-off of a later cycle
     REJECTED --> [*]
     RESCINDED --> [*]
@@ -58,12 +59,14 @@ stateDiagram-v2
 stateDiagram-v2
     [*] --> OPEN
     OPEN --> CUT_OFF: timetable or operator
-    CUT_OFF --> NETTED: positions netted, instructions made
+    CUT_OFF --> NETTED: every asset netted, instructions made
     NETTED --> FUNDED: every pay-in confirmed
     NETTED --> FAILED: a pay-in fails or times out
     FUNDED --> SETTLED: every pay-out confirmed
+    NETTED --> DEADLOCK: nothing of it can be discharged
     FAILED --> [*]
-    SETTLED --> [*]""",
+    SETTLED --> [*]
+    DEADLOCK --> [*]""",
     settlement.LIFECYCLE: """\
 stateDiagram-v2
     [*] --> PENDING

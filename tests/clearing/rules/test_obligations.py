@@ -129,7 +129,8 @@ def test_item_states_come_back_and_take_one_entry_where_all_are_equal(
         ("02000000 00000000 00 000000 01 00000000", "does not match its form"),
         ("02000000 03000000 00 000000 010203 00000000", "does not match its form"),
         ("02000000 ffffffff 03 000000 01 00000000", "does not match its form"),
-        ("02000000 02000000 04 000000 01 00000000", "not the canonical form"),
+        ("02000000 02000000 04 000000 01 00000000", "does not match its form"),
+        ("02000000 02000000 08 000000 01 00000000", "not the canonical form"),
     ],
 )
 def test_a_second_form_of_the_same_states_is_refused(data: str, why: str) -> None:
