@@ -12,7 +12,7 @@ from collections.abc import Callable
 from clearing.codec import Layout
 from clearing.errors import REMEDIES, RejectCode
 from clearing.ledger import Outcome
-from clearing.records import instruction, leaves, obligation, receipt, submission
+from clearing.records import instruction, leaves, obligation, receipt, solution, submission
 from clearing.records.misbehaviour import Misbehaviour
 from clearing.rules import cycles, obligations, settlement
 from clearing.rules.lifecycle import Lifecycle
@@ -52,6 +52,9 @@ def layouts() -> str:
         instruction.REFERENCE_LAYOUT,
         instruction.LIQUIDITY_LAYOUT,
         instruction.APPROVAL_LAYOUT,
+        solution.LAYOUT,
+        solution.PAIR_LAYOUT,
+        solution.POTENTIAL_LAYOUT,
         leaves.GenesisLeaf.LAYOUT,
         leaves.CycleNettedLeaf.LAYOUT,
         leaves.CycleEndedLeaf.LAYOUT,
