@@ -48,10 +48,10 @@ from node.sequencer.cometbft.home import (
 
 _log = structlog.get_logger(__name__)
 
-PAUSE_S_MIN = 0.5
-PAUSE_S_MAX = 30.0
-SHORT_LIFE_S = 60.0
-SHORT_LIVES_MAX = 8
+PAUSE_S_MIN = 0.25
+PAUSE_S_MAX = 15.0
+SHORT_LIFE_S = 10.0
+SHORT_LIVES_MAX = 10
 READY_S = 60.0
 STOP_S = 15.0
 _POLL_S = 0.02
@@ -114,7 +114,7 @@ class Supervisor:
         self._program = await asyncio.to_thread(
             binary.find_or_build, self._config.cometbft_path, _log.info
         )
-        pause_s, short_lives = PAUSE_S_MIN, 0
+        short_lives = 0
         while True:
             ended = await self._run_pair()
             if ended is None:
@@ -123,7 +123,7 @@ class Supervisor:
                 return "the node cannot start: its log says what to change"
             is_short = ended.lived_s < SHORT_LIFE_S
             short_lives = short_lives + 1 if is_short else 0
-            pause_s = min(2 * pause_s, PAUSE_S_MAX) if is_short else PAUSE_S_MIN
+            pause_s = min(PAUSE_S_MIN * 2 ** max(short_lives - 1, 0), PAUSE_S_MAX)
             if short_lives >= SHORT_LIVES_MAX:
                 return f"{ended.who} ended {short_lives} times in a row within {SHORT_LIFE_S:.0f} s"
             _log.error(

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from clearing.identifiers import make_lei
+from clearing.log.policy import Group, Log, Policy, Witness
 from clearing.rules.registry import Action, ActionKind, Participant
 from clearing.types import LicenceStatus, Role
 from node.client import Client
@@ -30,7 +31,6 @@ from node.provision import (
     OperatorAddress,
     connect_operators,
     make_node,
-    operators_policy,
     write_operators_genesis,
 )
 from node.sequencer.cometbft import binary
@@ -38,6 +38,12 @@ from node.testnet.plan import ASSETS, AUTHORITIES, NETWORK_NAME, Party, numbered
 from node.testnet.processes import NodeProcess, free_ports
 
 NAMES = ("central-bank", "ministry", "operator-1", "operator-2")
+"""Validators from genesis on."""
+
+FIFTH = "operator-3"
+"""An operator's node that is no validator yet."""
+
+NODES = (*NAMES, FIFTH, "p01")
 
 
 def engine_program() -> Path:
@@ -88,11 +94,11 @@ OPERATORS = tuple(
 EXTRA = Party("operator-3", Role.OPERATOR, make_lei("TEST00OPERATOR3000"))
 
 
-def make_operators(path: Path, *, commit_wait_ms: int = 50) -> OperatorsNetwork:
+def make_operators(path: Path) -> OperatorsNetwork:
     """Make all files of a network of four operators and a witness."""
     for directory in (path, path / "authority", path / "nodes", path / "identities"):
         make_private_directory(directory)
-    names = (*NAMES, "p01")
+    names, operators = NODES, (*NAMES, FIFTH)
     ports = free_ports(2 * len(names))
     validity = Validity.days_from_now(30)
     authority = Authority.create(path / "authority", NETWORK_NAME, Validity.days_from_now(31))
@@ -102,25 +108,26 @@ def make_operators(path: Path, *, commit_wait_ms: int = 50) -> OperatorsNetwork:
         name: OperatorAddress(
             f"127.0.0.1:{network.ports[name]}", f"127.0.0.1:{ports[len(names) + place]}"
         )
-        for place, name in enumerate(NAMES)
+        for place, name in enumerate(operators)
     }
     keys = {}
     for name in names:
         place = NodePlace(
             NETWORK_NAME,
             name,
-            ReplicaRole.OPERATOR if name in NAMES else ReplicaRole.WITNESS,
+            ReplicaRole.OPERATOR if name in operators else ReplicaRole.WITNESS,
             f"127.0.0.1:{network.ports[name]}",
-            operators=tuple(f"{one}={addresses[one].node}" for one in NAMES if one != name),
-            consensus_listen=addresses[name].engine if name in NAMES else "127.0.0.1:26656",
+            operators=tuple(f"{one}={addresses[one].node}" for one in operators if one != name),
+            consensus_listen=addresses[name].engine if name in operators else "127.0.0.1:26656",
         )
         keys[name] = make_node(
             network.node_path(name), place, authority, validity, hosts=("127.0.0.1",)
         )
-    connect_operators({name: network.node_path(name) for name in NAMES}, addresses)
-    logs = [keys[name].log for name in NAMES]
-    cosigners = [(name, made.cosigner) for name, made in keys.items()]
-    policy = operators_policy(logs, cosigners, NAMES).encode()
+    connect_operators({name: network.node_path(name) for name in operators}, addresses)
+    logs = tuple(Log(keys[name].log) for name in operators)
+    cosigners = tuple(Witness(name, made.cosigner) for name, made in keys.items())
+    # Three of five: the fifth comes later, and one of the four goes.
+    policy = Policy(logs, cosigners, (Group("operators", 3, operators),), "operators").encode()
     for directory in (path, *(network.node_path(name) for name in names)):
         create_file(directory / POLICY_NAME, policy, PUBLIC_MODE)
     registered = []
@@ -144,7 +151,7 @@ def make_operators(path: Path, *, commit_wait_ms: int = 50) -> OperatorsNetwork:
             for name in NAMES
         ),
     ]
-    directories = [network.node_path(name) for name in NAMES]
+    directories = [network.node_path(name) for name in operators]
     network.network_id = write_operators_genesis(directories, time.time_ns() // 10**6, actions)
     return network
 
