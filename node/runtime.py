@@ -362,6 +362,8 @@ class Runtime:
 
     def _lead(self, leader: Leader, rollback: RollbackDetectedError | None) -> None:
         leader.start(rollback)
+        if self.clerk is not None:
+            self._run_beside(leader.proposer(self.clerk).run())
         self._stack.callback(leader.end_waits)
         self._stack.push_async_callback(asyncio.to_thread, leader.stop)
 

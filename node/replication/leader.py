@@ -45,6 +45,8 @@ from node.services.facade import (
     WrongNetworkError,
 )
 from node.store import Head, RollbackDetectedError
+from node.workers.clerk import Clerk
+from node.workers.proposer import Proposer
 from node.workers.witness import Cosigner
 
 
@@ -111,6 +113,10 @@ class Leader(Member):
         self._heads.start()
         self._driver.start()
         self._open()
+
+    def proposer(self, clerk: Clerk) -> Proposer:
+        """Return who solves the set-offs that this node's ledger waits for."""
+        return Proposer(self._machine, clerk, self._broadcast)
 
     def stop(self) -> None:
         """Finish what is queued, then end both threads."""

@@ -11,6 +11,7 @@ result durable and takes it over.
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -18,11 +19,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from clearing import ledger
+from clearing.handlers.solutions import Problem, awaited
 from clearing.ledger import Block, BlockResult, Outcome
 from clearing.records.transaction import Transaction
 from clearing.rows import Table, key_position
 from clearing.rules.positions import Position
 from clearing.state import State
+from clearing.types import CycleState
 from node.services.facade import NodeRefusalError, PositionProof
 from node.store import Store
 
@@ -109,6 +112,16 @@ class Machine:
         with self._moving:
             self.store.commit(result, ordered=ordered)
             self.state.advance(result.delta)
+
+    def set_offs_awaited(self) -> tuple[Problem, ...]:
+        """Return the set-offs that cycles wait for, as of the newest durable block; for any thread."""
+        with self._moving:
+            if not any(cycle.state is CycleState.CUT_OFF for cycle in self.state.cycles.values()):
+                return ()
+            state = copy.copy(self.state)
+            with self.store.snapshot() as view:
+                state.reader = view
+                return awaited(state)
 
     def position_proof(self, participant: int, asset: int) -> PositionProof:
         """Return one position, or its absence, with audit paths, as of the newest durable block.
