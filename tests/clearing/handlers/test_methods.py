@@ -362,12 +362,12 @@ def test_positions_are_what_obligations_and_movements_say(
             CycleState.DEADLOCK,
         )
         left = [left_of(net, index)[0] for index in indexes]
-        assert all(now <= before for now, before in zip(left, owed, strict=True))
+        assert all(rest <= before for rest, before in zip(left, owed, strict=True))
         owed = left
         for place, party in enumerate(PARTIES):
-            debts = sum(now for now, row in zip(left, rows, strict=True) if row[0] == place)
+            debts = sum(rest for rest, row in zip(left, rows, strict=True) if row[0] == place)
             claims = sum(
-                now for now, row in zip(left, rows, strict=True) if (row[0] + row[1]) % 4 == place
+                rest for rest, row in zip(left, rows, strict=True) if (row[0] + row[1]) % 4 == place
             )
             position = net.position(party)
             assert (position.payable, position.receivable) == (debts, claims)
