@@ -14,6 +14,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +48,7 @@ FORMAT_REMEDIES: dict[str, str] = {
 _AMOUNT_DIGITS_MAX = 64
 _SHOWN_CHARACTERS_MAX = 60
 _CHECKED_BYTES = 1 << 20
+_BLANK_FILE = re.compile(rb"(?:\xef\xbb\xbf)?\s*\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,11 @@ def amount_fault(text: str) -> str:
     if amount_of(text) is None:
         return "AMOUNT_TOO_LARGE"
     return RejectCode.ZERO_AMOUNT.name
+
+
+def is_blank(data: bytes) -> bool:
+    """Say whether a file holds nothing, not even a header."""
+    return _BLANK_FILE.match(data) is not None
 
 
 def undecodable_at(data: bytes) -> int | None:

@@ -25,7 +25,7 @@ from node.cli.errors import EXIT_CHECK_FAILED, WrongUseError
 from node.cli.net_tables import Summary
 from node.cli.options import AsJson
 from node.cli.render import notice, print_json, progress, stdout
-from node.csv_file import FaultyFileError
+from node.csv_file import FaultyFileError, is_blank
 from node.netting.claims import Claims
 from node.netting.document import DocumentWriter
 from node.netting.limits_file import LimitTable, read_limits
@@ -112,6 +112,8 @@ def read_file(path: Path, read: Callable[[bytes], _Read]) -> _Read:
     Raises: WrongUseError.
     """
     data = path.read_bytes()
+    if is_blank(data):
+        notice(f"{path} holds nothing, not even a header")
     try:
         return read(data)
     except FaultyFileError as error:

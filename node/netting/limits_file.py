@@ -4,7 +4,8 @@ Lives here: the format and its faults. May not live here: what a limit means to 
 
 Format: a CSV file (node/csv_file.py) with the columns participant, asset and amount, in any order; further columns are ignored.
 Spaces and tabs around a field do not count. Amounts are integers of the asset's smallest unit, 0 to 2^128-1; each participant
-stands at most once for each asset. Who is absent has no liquidity, or no cap.
+stands at most once for each asset. Who is absent has no liquidity, or no cap; so has everybody where a file holds nothing, not
+even a header.
 
 Invariant: a file with one fault yields nothing.
 """
@@ -20,6 +21,7 @@ from node.csv_file import (
     FaultyFileError,
     amount_fault,
     amount_of,
+    is_blank,
     open_rows,
 )
 from node.netting.obligation_file import BLANK
@@ -57,6 +59,8 @@ def read_limits(data: bytes) -> LimitTable:
 
     Raises: FaultyFileError: one row a fault (the first 100, and the count of all).
     """
+    if is_blank(data):
+        return LimitTable()
     log = FaultLog(REMEDIES_OF_LIMITS)
     opened = open_rows(data, REQUIRED, (), log)
     if opened is None:

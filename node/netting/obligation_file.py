@@ -6,7 +6,7 @@ here: netting, printing.
 Format: a CSV file (node/csv_file.py) with the columns id, debtor, creditor, asset, amount and optionally priority, in any order;
 further columns are ignored. Spaces and tabs around a field do not count. Names are any text without control
 characters; amounts are integers of the asset's smallest unit, 1 to 2^128-1. Priorities are 0 to 255, higher is paid
-first, empty means 0.
+first, empty means 0. A file that holds nothing, not even a header, holds no obligations.
 
 Invariants: both ways give the same table; a file with one fault gives none.
 """
@@ -31,6 +31,7 @@ from node.csv_file import (
     FaultyFileError,
     amount_fault,
     amount_of,
+    is_blank,
     open_rows,
     read_header,
     undecodable_at,
@@ -300,8 +301,10 @@ def read_cells(data: bytes, advance: Advance = _silent) -> ObligationTable:
     Raises: FaultyFileError.
     """
     log = FaultLog(REMEDIES_OF_FILE)
-    opened = open_rows(data, REQUIRED, OPTIONAL, log)
     cells = _Cells(log)
+    if is_blank(data):
+        return cells.table(())
+    opened = open_rows(data, REQUIRED, OPTIONAL, log)
     if opened is not None:
         header, rows = opened
         lines = data.count(b"\n") + 1

@@ -14,7 +14,7 @@ HEADER = b"participant,asset,amount\n"
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        (b"", (1, "", "NO_HEADER")),
+        (b'""', (1, "", "NO_HEADER")),
         (b"participant,amount\n", (1, "asset", "MISSING_COLUMN")),
         (b"participant,asset,amount,asset\n", (1, "asset", "DUPLICATE_COLUMN")),
         (b"participant;asset;amount\n", (1, "", "DELIMITER")),
@@ -49,6 +49,11 @@ def test_amounts_by_asset_and_participant_zero_and_the_greatest_included() -> No
     assert table.of("ETH") == {"a": AMOUNT_MAX}
     assert table.of("XRP") == {}
     assert table.ignored == ("note",)
+
+
+@pytest.mark.parametrize("data", [b"", b" \r\n", b"\xef\xbb\xbf", HEADER])
+def test_a_file_without_rows_is_valid(data: bytes) -> None:
+    assert read_limits(data).amounts == {}
 
 
 def test_names_that_occur_nowhere_else_are_told() -> None:

@@ -55,8 +55,7 @@ def faults(data: bytes) -> list[tuple[int, str, str]]:
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        (b"", (1, "", "NO_HEADER")),
-        (b"\n\n", (1, "", "NO_HEADER")),
+        (b'""\n', (1, "", "NO_HEADER")),
         (b"id,debtor,creditor,asset\n" + GOOD, (1, "amount", "MISSING_COLUMN")),
         (b"id,debtor,creditor,asset,amount,id\n", (1, "id", "DUPLICATE_COLUMN")),
         (
@@ -146,6 +145,9 @@ def test_every_fault_that_can_be_named_has_a_remedy() -> None:
 @pytest.mark.parametrize(
     "data",
     [
+        b"",
+        b"\n\n",
+        b"\xef\xbb\xbf \r\n",
         HEADER,
         HEADER[:-1],
         b"\xef\xbb\xbf" + HEADER,
