@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ from node.store.errors import Finding
 from node.store.fsck import check_directory
 from node.testnet.layout import LocalNetwork
 from node.testnet.make import make_network
-from node.testnet.plan import LEADER, Party
+from node.testnet.plan import AUTHORITIES, LEADER, Party, role_name
 from node.testnet.processes import stop_all
 from node.testnet.status import NodeReport, leader_of, observed
 from node.testnet.trade import Trade
@@ -135,7 +135,8 @@ class Demo:
 
         self._network = make_network(self.path, self.parties, done)
         self.tell.say(
-            f"certificates, keys and block 0 for {total} participants in {_seconds(started)} s"
+            f"certificates, keys and block 0 for {_counted(self.parties)} and {len(AUTHORITIES)} authorities in "
+            f"{_seconds(started)} s"
         )
         started = time.monotonic()
         for process in self.network.processes():
@@ -449,6 +450,12 @@ def _obligation(trade: Trade) -> Obligation:
         due_ms=trade.due_ms,
         trade_ref_hash=hashlib.sha256(trade.reference.encode()).digest(),
     )
+
+
+def _counted(parties: Sequence[Party]) -> str:
+    """Return how many participants there are of each role, such as "5 banks, 4 exchanges, 3 miners"."""
+    counts = Counter(role_name(party.role) for party in parties)
+    return ", ".join(f"{count} {role}{'s' * (count > 1)}" for role, count in counts.items())
 
 
 def _seconds(started: float) -> float:

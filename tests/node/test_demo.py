@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,12 +26,17 @@ from node.store.errors import Finding
 from node.testnet.layout import LocalNetwork
 from node.testnet.plan import NODES, numbered_parties
 from node.testnet.trade import make_trades
+from tests.readme_tables import README
 
 RUNNER = CliRunner()
 
 
 def run(*arguments: str | Path) -> Result:
     return RUNNER.invoke(main.app, ["demo", *map(str, arguments)], prog_name="clearing")
+
+
+def step_titles(output: str) -> list[str]:
+    return re.findall(r"^(\d+\. .+?) {2,}\d+\.\d s$", output, re.MULTILINE)
 
 
 def expected_netting(rows: list[tuple[str, str, str, int]]) -> dict[str, Any]:
@@ -106,6 +112,9 @@ def test_the_demo_takes_a_back_offices_file_and_cleans_up(
     for part in ("kill -9", "Everything held", "cycle 1: 5 obligations", "0.000016", "1,000,000"):
         assert part in done.stdout, part
     assert list(temporary.iterdir()) == []
+    # The README shows a run of this demonstration, not of an earlier one.
+    shown = README.read_text().partition("<!-- demo output -->")[2].partition("<!-- end of")[0]
+    assert step_titles(shown) == step_titles(done.stdout) != []
 
 
 @pytest.mark.slow
