@@ -1,13 +1,14 @@
 """`clearing verify`: receipts and position proofs, checked with a file and a policy; no node, no network.
 
 Lives here: the command and what it prints. May not live here: the verification itself (clearing.receipt,
-clearing.position_proof).
+clearing.anchored_receipt, clearing.position_proof).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -25,7 +26,27 @@ from node.cli.errors import EXIT_CHECK_FAILED, WrongUseError
 from node.cli.options import AsJson
 from node.cli.render import cells, print_json, stdout, table, utc
 
-_READ_BYTES_MAX = 4_000_000
+if TYPE_CHECKING:
+    from clearing.anchored_receipt import VerifiedAnchoredReceipt
+    from clearing.bitcoin.headers import Pin
+
+_READ_BYTES_MAX = 6_000_001
+_ANCHORED = b"clearing/anchored-receipt@"
+
+_NO_COST = {
+    "regtest": "a regtest chain costs nothing to make: its times prove nothing to others",
+    "signet": "a signet chain costs little to make: its block signatures are not in headers and were not checked",
+    "testnet4": "a testnet4 chain costs little to make: its times prove little to others",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class BitcoinTrust:
+    """What a verifier asks of the Bitcoin side of an anchored receipt; None asks for nothing in particular."""
+
+    header: str | None = None
+    network: str | None = None
+    depth_min: int = 6
 
 
 def verify(
@@ -43,17 +64,37 @@ def verify(
             help="The log's verifier key, or a file that holds it: trusts the log's signature alone.",
         ),
     ] = None,
+    bitcoin_header: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HEIGHT:HASH",
+            help="Anchored receipts: a Bitcoin block that you trust, which the chain of headers must hold; the "
+            "genesis block if left out.",
+        ),
+    ] = None,
+    bitcoin_network: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Anchored receipts: demand main, testnet4, signet or regtest."
+        ),
+    ] = None,
+    depth: Annotated[
+        int,
+        typer.Option(min=1, max=100_000, help="Anchored receipts: confirmations to demand."),
+    ] = 6,
     as_json: AsJson = False,
 ) -> None:
-    """Check a receipt or a position proof offline; exit 0 when it holds, 1 when it does not.
+    """Check a receipt, an anchored receipt or a position proof offline; exit 0 when it holds, 1 when it does not.
 
-    Needs no node and no network: only the file, and whom to trust.
+    Needs no node and no network: only the file, and whom to trust. An anchored receipt shows two times: when the quorum had made
+    the record final, by its own clocks, and the Bitcoin block by which it existed.
     """
     trusted = read_trust(policy, vkey)
+    bitcoin = BitcoinTrust(bitcoin_header, bitcoin_network, depth)
     with file.open("rb") as opened:
         data = opened.read(_READ_BYTES_MAX)
     try:
-        facts = verified_facts(data, trusted)
+        facts = verified_facts(data, trusted, bitcoin)
     except ClearingError as error:
         _show_refusal(str(error), as_json=as_json)
         raise typer.Exit(EXIT_CHECK_FAILED) from error
@@ -93,11 +134,15 @@ def read_trust(policy: Path | None, vkey: str | None) -> Policy:
         ) from error
 
 
-def verified_facts(data: bytes, trusted: Policy) -> dict[str, Any]:
-    """Verify a receipt or position proof and return what it proves, ready for JSON.
+def verified_facts(
+    data: bytes, trusted: Policy, bitcoin: BitcoinTrust | None = None
+) -> dict[str, Any]:
+    """Verify a receipt, anchored or not, or a position proof and return what it proves, ready for JSON.
 
-    Raises: DecodeError, VerificationError: it does not hold.
+    Raises: DecodeError, VerificationError: it does not hold. WrongUseError: `bitcoin` cannot be read.
     """
+    if data.startswith(_ANCHORED):
+        return _anchored_facts(data, trusted, bitcoin or BitcoinTrust())
     extra = LogProof.parse(data).extra
     if extra is None:
         raise DecodeError("the proof carries no record of this ledger")
@@ -147,6 +192,62 @@ def _item_facts(item: VerifiedItem) -> dict[str, Any]:
     }
 
 
+def _anchored_facts(data: bytes, trusted: Policy, bitcoin: BitcoinTrust) -> dict[str, Any]:
+    # Formats of Bitcoin are not loaded for receipts that have nothing to do with it.
+    from clearing.anchored_receipt import AnchoredReceipt, network_of  # noqa: PLC0415
+
+    try:
+        network = None if bitcoin.network is None else network_of(bitcoin.network)
+    except DecodeError as error:
+        raise WrongUseError(
+            "BAD_NETWORK", str(error), "Give the network that you trust."
+        ) from error
+    pin = None if bitcoin.header is None else parse_pin(bitcoin.header)
+    file = AnchoredReceipt.parse(data)
+    return anchored_facts(
+        file.verify(trusted, pin=pin, network=network, depth_min=bitcoin.depth_min)
+    )
+
+
+def parse_pin(text: str) -> Pin:
+    """Return the block that HEIGHT:HASH names, the hash as Bitcoin shows it.
+
+    Raises: WrongUseError: anything else.
+    """
+    from clearing.bitcoin.headers import Pin  # noqa: PLC0415
+
+    height, colon, shown = text.partition(":")
+    digits = set("0123456789abcdefABCDEF")
+    is_height = height.isascii() and height.isdigit() and len(height) < 11
+    if not colon or not is_height or len(shown) != 64 or not set(shown) <= digits:
+        raise WrongUseError(
+            "BAD_HEADER",
+            f"{text!r} names no block",
+            "Write HEIGHT:HASH, such as 840000 and the 64 digits that `bitcoin-cli getblockhash 840000` prints.",
+        )
+    return Pin(int(height), bytes.fromhex(shown)[::-1])
+
+
+def anchored_facts(proven: VerifiedAnchoredReceipt) -> dict[str, Any]:
+    """Return what an anchored receipt proves, ready for JSON."""
+    from clearing.anchored_receipt import network_name  # noqa: PLC0415
+
+    existence, network = proven.existence, network_name(proven.chain.network)
+    facts = _receipt_facts(proven.receipt)
+    facts["final_at_s"] = proven.final_at_s
+    facts["existed_by"] = {
+        "time_s": existence.time_s,
+        "median_time_s": existence.median_time_s,
+        "network": network,
+        "height": existence.height,
+        "block_hash": existence.block_hash[::-1].hex(),
+        "confirmations": existence.depth,
+        "trusted_header": str(proven.pin),
+        "warning": _NO_COST.get(network),
+    }
+    return facts
+
+
 def _position_facts(proven: VerifiedPosition) -> dict[str, Any]:
     facts = _common("position", proven) | {
         "participant": proven.participant,
@@ -175,9 +276,33 @@ def _show_facts(facts: dict[str, Any]) -> None:
         if name == "cosigned":
             text = ", ".join(f"{node} {utc(second * 1000)}" for node, second in value.items())
             shown.add_row("cosigned", *cells(text or "by nobody the trust asks for"))
+        elif name in ("final_at_s", "existed_by"):
+            continue
         elif isinstance(value, dict):
             for inner, detail in value.items():
                 shown.add_row(*cells(f"{name} {inner}", detail))
         else:
             shown.add_row(*cells(name, value))
     console.print(shown)
+    if "existed_by" in facts:
+        _show_clocks(facts)
+
+
+def _show_clocks(facts: dict[str, Any]) -> None:
+    """Print the two times of an anchored receipt, and what each is worth."""
+    console, by, final_at_s = stdout(), facts["existed_by"], facts["final_at_s"]
+    final = "not shown: the trust asks for no cosignatures"
+    if final_at_s is not None:
+        final = f"{utc(final_at_s * 1000)}, when the quorum of cosignatures was complete"
+    console.print(f"[bold]final at[/]    {final}", soft_wrap=True)
+    console.print(
+        f"[bold]existed by[/]  {utc(by['time_s'] * 1000)}, block {by['height']:,} of Bitcoin {by['network']}, "
+        f"{by['confirmations']:,} confirmations",
+        soft_wrap=True,
+    )
+    if by["median_time_s"] is not None:
+        median = utc(by["median_time_s"] * 1000)
+        console.print(f"            median of eleven blocks {median}", soft_wrap=True)
+    console.print(f"            from trusted block {by['trusted_header']}", soft_wrap=True)
+    if by["warning"]:
+        console.print(f"[yellow]note[/]        {escape(by['warning'])}", soft_wrap=True)

@@ -1,0 +1,89 @@
+"""`clearing verify` of anchored receipts: a file, a policy, a trusted Bitcoin block; nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from clearing.bitcoin.transaction import sha256d, shown
+from tests.anchored_kit import Case, make_case
+from tests.node.cli.network_kit import facts, refused, run
+from tests.proof_kit import COSIGNED_S, POLICY
+
+
+@pytest.fixture(scope="module")
+def case() -> Case:
+    return make_case()
+
+
+@pytest.fixture
+def file(case: Case, tmp_path: Path) -> Path:
+    path = tmp_path / "anchored"
+    path.write_bytes(case.file.encode())
+    return path
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    path = tmp_path / "policy"
+    path.write_bytes(POLICY.encode())
+    return path
+
+
+def test_both_times_are_printed(case: Case, file: Path, policy: Path) -> None:
+    proven = facts("verify", file, "--policy", policy)
+    assert (proven["holds"], proven["kind"], proven["amount"]) == (True, "obligation", "1001")
+    assert proven["final_at_s"] == COSIGNED_S
+    by = proven["existed_by"]
+    header = case.chain.headers[case.height]
+    assert by["time_s"] == int.from_bytes(header[68:72], "little")
+    assert by["block_hash"] == shown(sha256d(header))
+    assert (by["network"], by["height"], by["confirmations"]) == ("regtest", case.height, 6)
+    assert "costs nothing" in by["warning"]
+    text = run("verify", file, "--policy", policy).output
+    for words in ("holds", "final at", "2023-11-14", "existed by", "median", "costs nothing"):
+        assert words in text, text
+
+
+def test_a_trusted_block_depth_and_network_are_demanded(
+    case: Case, file: Path, policy: Path
+) -> None:
+    tip = case.chain.height
+    pin = f"{tip}:{shown(sha256d(case.chain.headers[tip]))}"
+    demands = ("--bitcoin-header", pin, "--bitcoin-network", "regtest", "--depth", "6")
+    assert (
+        facts("verify", file, "--policy", policy, *demands)["existed_by"]["trusted_header"] == pin
+    )
+    for why, options in (
+        ("PIN", ("--bitcoin-header", f"{tip}:{'0' * 64}")),
+        ("SHALLOW", ("--depth", "7")),
+        ("not on main", ("--bitcoin-network", "main")),
+    ):
+        done = run("verify", file, "--policy", policy, *options, "--json")
+        assert done.exit_code == 1
+        assert why in json.loads(done.stdout)["reason"]
+
+
+def test_wrong_use_is_told(file: Path, policy: Path) -> None:
+    for header in ("12", "x:" + "0" * 64, "1:" + "0" * 63, "1:" + "g" * 64, "-1:" + "0" * 64):
+        error = refused(2, "verify", file, "--policy", policy, "--bitcoin-header", header)
+        assert error["code"] == "BAD_HEADER"
+    error = refused(2, "verify", file, "--policy", policy, "--bitcoin-network", "mainnet")
+    assert error["code"] == "BAD_NETWORK"
+    assert run("verify", file, "--policy", policy, "--depth", "0").exit_code == 2
+
+
+def test_altered_and_cut_files_do_not_hold(case: Case, tmp_path: Path, policy: Path) -> None:
+    data = case.file.encode()
+    path = tmp_path / "altered"
+    for changed in (
+        data[:-1],
+        data[: len(data) // 2],
+        data.replace(b"start 0", b"start 1"),
+        data + b"\n",
+    ):
+        path.write_bytes(changed)
+        done = run("verify", path, "--policy", policy, "--json")
+        assert (done.exit_code, json.loads(done.stdout)["holds"]) == (1, False)
