@@ -106,6 +106,12 @@ class RejectCode(enum.IntEnum):
     VALIDATOR_TOO_STRONG = 624
     VALIDATORS_CHANGE_TOO_GREAT = 625
 
+    # anchors
+    ANCHOR_ORDER = 700
+    ANCHOR_STATE = 701
+    ANCHOR_CHECKPOINTS = 702
+    ANCHOR_EVIDENCE = 703
+
 
 REMEDIES: dict[RejectCode, str] = {
     RejectCode.OK: "Nothing to do.",
@@ -152,5 +158,9 @@ REMEDIES: dict[RejectCode, str] = {
     RejectCode.VALIDATORS_TOO_MANY: "The set of validators is full; remove one first.",
     RejectCode.VALIDATOR_TOO_STRONG: "One validator would have a third of the power or more; spread it.",
     RejectCode.VALIDATORS_CHANGE_TOO_GREAT: "More than a third of the power would change at once; take steps.",
+    RejectCode.ANCHOR_ORDER: "Report a node's anchors, and each anchor's changes, one after the other.",
+    RejectCode.ANCHOR_STATE: "The anchor cannot move so; read its state and report what follows it.",
+    RejectCode.ANCHOR_CHECKPOINTS: "List checkpoints beyond the last anchor's, ascending, under their commitment.",
+    RejectCode.ANCHOR_EVIDENCE: "Show the header with its work and the proof of the anchor's transaction in it.",
 }
 """What to do about each code, in one sentence; complete, a test sees to it."""

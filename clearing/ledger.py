@@ -18,6 +18,7 @@ from typing import Any
 
 from clearing.errors import DecodeError, RejectCode, VerificationError, invariant
 from clearing.handlers import (
+    anchors,
     cycles,
     governance,
     obligations,
@@ -43,6 +44,7 @@ from clearing.records.solution import Solution
 from clearing.records.submission import Submission
 from clearing.records.transaction import Transaction, actor_of, decode_transaction
 from clearing.rows import NoRows, Table, key_request
+from clearing.rules.anchors import AnchorReport
 from clearing.rules.governance import GENESIS_ACTIONS_MAX, decode_actions, resolve
 from clearing.rules.registry import NO_KEY, Participant, Registry, next_cut_off_ms
 from clearing.rules.validators import next_set
@@ -104,6 +106,7 @@ class BlockResult:
 _OBLIGORS_ONLY = OBLIGORS
 _GOVERNORS = (Role.MINISTRY, Role.CENTRAL_BANK)
 _PROPOSERS = (Role.MINISTRY, Role.CENTRAL_BANK, Role.OPERATOR)
+_ANCHORERS = (Role.MINISTRY, Role.CENTRAL_BANK, Role.OPERATOR)
 
 
 def _parse_nothing(payload: bytes) -> None:
@@ -123,6 +126,7 @@ _PAYLOADS: dict[InstructionKind, Callable[[bytes], Any]] = {
     InstructionKind.PROPOSE: decode_actions,
     InstructionKind.APPROVE: APPROVAL_LAYOUT.decode,
     InstructionKind.SOLVE: Solution.decode,
+    InstructionKind.REPORT_ANCHOR: AnchorReport.decode,
 }
 
 
@@ -161,6 +165,7 @@ _RULES: dict[InstructionKind, _Rule] = {
     InstructionKind.PROPOSE: _Rule(_GOVERNORS, True, governance.propose),
     InstructionKind.APPROVE: _Rule(_GOVERNORS, True, governance.approve),
     InstructionKind.SOLVE: _Rule(_PROPOSERS, True, solutions.solve, KeyUse.NODE),
+    InstructionKind.REPORT_ANCHOR: _Rule(_ANCHORERS, True, anchors.report, KeyUse.NODE),
 }
 
 

@@ -36,6 +36,7 @@ class Table(enum.StrEnum):
         "cycle_remainders"  # cycle u32, log index u64: what a running cycle will leave of items
     )
     SETTLEMENTS = "settlements"  # cycle u32, number u32
+    ANCHORS = "anchors"  # participant u32, number u32: anchors of a participant's node
     UNSETTLED = (
         "unsettled"  # cycle u32: the cycle, or a settlement instruction of it, may still move
     )

@@ -22,11 +22,13 @@ from node.settings import (
     between,
     check_dialled_endpoint,
     check_endpoint,
+    check_rpc_url,
     check_settings,
     parse_settings,
     render_settings,
 )
 from node.tls import TlsFiles
+from node.workers.anchoring.network import Network
 
 CONFIG_NAME = "node.toml"
 
@@ -238,6 +240,101 @@ class NodeConfig:
             "Port of the Prometheus metrics; 0 serves none.", check=between(0, PORT_MAX)
         ),
     )
+    bitcoin_rpc_url: str = field(
+        default="",
+        metadata=about(
+            "JSON-RPC of a Bitcoin node, http://host:port without user and password; without it nothing is anchored.",
+            check=check_rpc_url,
+        ),
+    )
+    bitcoin_network: Network = field(
+        default=Network.MAIN,
+        metadata=about('Bitcoin network of that node: "main", "testnet4", "signet" or "regtest".'),
+    )
+    bitcoin_cookie_path: Path | None = field(
+        default=None,
+        metadata=about(
+            "A file with user:password of the Bitcoin node, mode 0600, such as the cookie that it writes."
+        ),
+    )
+    bitcoin_key_path: Path | None = field(
+        default=None,
+        metadata=about(
+            "The sealed key from which the anchor wallet's keys are derived; who anchors needs it."
+        ),
+    )
+    bitcoin_birthday: int = field(
+        default=-1,
+        metadata=about(
+            "First block that may hold a coin of the anchor wallet; -1 for the tip when it is first used.",
+            unit="block height",
+            check=between(-1, 100_000_000),
+        ),
+    )
+    anchor_every_checkpoints: int = field(
+        default=1_000,
+        metadata=about(
+            "An anchor is made when so many final checkpoints wait for one.",
+            unit="checkpoints",
+            check=between(1, 1_000_000),
+        ),
+    )
+    anchor_every_s: int = field(
+        default=3_600,
+        metadata=about(
+            "An anchor is made when a final checkpoint has waited so long for one.",
+            unit="seconds",
+            check=between(1, 31_536_000),
+        ),
+    )
+    anchor_depth: int = field(
+        default=6,
+        metadata=about(
+            "Blocks from the one that holds an anchor on, itself counted, that make the anchor final.",
+            unit="blocks",
+            check=between(1, 1_000),
+        ),
+    )
+    anchor_fee_rate_fallback: int = field(
+        default=5_000,
+        metadata=about(
+            "Fee rate where the Bitcoin node has no estimate.",
+            unit="satoshi per 1,000 virtual bytes",
+            check=between(1_100, 10_000_000),
+        ),
+    )
+    anchor_fee_rate_max: int = field(
+        default=200_000,
+        metadata=about(
+            "Greatest fee rate: while the market asks for more, anchors wait and an alarm says so.",
+            unit="satoshi per 1,000 virtual bytes",
+            check=between(1_100, 10_000_000),
+        ),
+    )
+    anchor_fee_sat_max: int = field(
+        default=200_000,
+        metadata=about(
+            "Most that one anchor may cost with all its fee bumps.",
+            unit="satoshi",
+            check=between(1_000, 100_000_000),
+        ),
+    )
+    anchor_bump_after_s: int = field(
+        default=3_600,
+        metadata=about(
+            "An anchor that waits so long for a block pays more, up to four replacements and two children.",
+            unit="seconds",
+            check=between(1, 31_536_000),
+        ),
+    )
+    anchor_poll_ms: int = field(
+        default=10_000,
+        metadata=about(
+            "How often the Bitcoin node is asked for new blocks.",
+            unit="milliseconds",
+            check=between(10, 3_600_000),
+        ),
+    )
     log_level: LogLevel = field(
         default=LogLevel.INFO,
         metadata=about('Least weight of events logged: "debug", "info", "warning" or "error".'),
@@ -246,6 +343,7 @@ class NodeConfig:
     def __post_init__(self) -> None:
         """Check each setting, then what they say together."""
         check_settings(self)
+        self._check_bitcoin()
         if self.role is ReplicaRole.LEADER:
             # A leader that followed another would be two histories in the making.
             if self.leader_endpoint or self.leader_name:
@@ -267,6 +365,21 @@ class NodeConfig:
         # A second holder of the log's key could sign a second history.
         if self.log_key_path is not None:
             raise SetupError("log_key_path: only the leader holds the log's key; remove it here")
+
+    def _check_bitcoin(self) -> None:
+        if not self.bitcoin_rpc_url:
+            return
+        # One node pays: several would anchor the same checkpoints again and again.
+        if self.role not in (ReplicaRole.LEADER, ReplicaRole.OPERATOR):
+            raise SetupError("bitcoin_rpc_url: the leader or one operator anchors; remove it here")
+        if self.bitcoin_key_path is None or self.instruction_key_path is None:
+            raise SetupError(
+                "bitcoin_key_path, instruction_key_path: who anchors needs a wallet's key and a key to report by; name both"
+            )
+        if self.anchor_fee_rate_fallback > self.anchor_fee_rate_max:
+            raise SetupError(
+                "anchor_fee_rate_fallback: more than anchor_fee_rate_max; nothing would ever be anchored"
+            )
 
     def _check_operator(self) -> None:
         # Nobody leads where several order.

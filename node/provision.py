@@ -32,16 +32,30 @@ from node.pki import (
 from node.sequencer.cometbft.home import HomeKeys, genesis_document, make_home, read_keys
 from node.sequencer.cometbft.home import write_genesis as engine_genesis
 from node.store import Store
+from node.workers.anchoring.network import Network
 
 KEY_FILE_NAME = "seal.key"
 SIGNING_KEY_NAME = "signing.key"
 LOG_KEY_NAME = "log.key"
 INSTRUCTION_KEY_NAME = "instruction.key"
+BITCOIN_KEY_NAME = "bitcoin.key"
 POLICY_NAME = "policy"
 DATA_NAME = "data"
 ENGINE_NAME = "consensus"
 
 _SIGNING = (ReplicaRole.LEADER, ReplicaRole.OPERATOR)
+
+
+@dataclass(frozen=True, slots=True)
+class BitcoinPlace:
+    """A Bitcoin node that a node is to anchor in, and when; birthday as in node.toml."""
+
+    url: str
+    network: Network
+    cookie_path: Path
+    birthday: int
+    every_s: int
+    poll_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +70,7 @@ class NodePlace:
     leader_name: str = ""
     operators: tuple[str, ...] = ()
     consensus_listen: str = "127.0.0.1:26656"
+    bitcoin: BitcoinPlace | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +122,8 @@ def make_node(
         if config.instruction_key_path
         else None
     )
+    if config.bitcoin_key_path is not None:
+        SigningKey.create(config.bitcoin_key_path, secret)
     authority.issue(config.identity, validity, hosts).write(directory)
     create_file(directory / AUTHORITY_CERTIFICATE_NAME, authority.certificate_pem, PUBLIC_MODE)
     write_config(directory / CONFIG_NAME, config)
@@ -129,7 +146,7 @@ def node_config(directory: Path, place: NodePlace, *, with_key_file: bool) -> No
 
     Raises: SetupError: a value of `place` is none.
     """
-    return NodeConfig(
+    config = NodeConfig(
         network=place.network,
         node_name=place.name,
         role=place.role,
@@ -150,6 +167,19 @@ def node_config(directory: Path, place: NodePlace, *, with_key_file: bool) -> No
         ),
         key_file_path=directory / KEY_FILE_NAME if with_key_file else None,
         policy_path=directory / POLICY_NAME,
+    )
+    bitcoin = place.bitcoin
+    if bitcoin is None:
+        return config
+    return replace(
+        config,
+        bitcoin_rpc_url=bitcoin.url,
+        bitcoin_network=bitcoin.network,
+        bitcoin_cookie_path=bitcoin.cookie_path,
+        bitcoin_key_path=directory / BITCOIN_KEY_NAME,
+        bitcoin_birthday=bitcoin.birthday,
+        anchor_every_s=bitcoin.every_s,
+        anchor_poll_ms=bitcoin.poll_ms,
     )
 
 

@@ -179,6 +179,10 @@ _REJECT_STATUS: dict[RejectCode, grpc.StatusCode] = {
     RejectCode.VALIDATORS_TOO_MANY: grpc.StatusCode.FAILED_PRECONDITION,
     RejectCode.VALIDATOR_TOO_STRONG: grpc.StatusCode.FAILED_PRECONDITION,
     RejectCode.VALIDATORS_CHANGE_TOO_GREAT: grpc.StatusCode.FAILED_PRECONDITION,
+    RejectCode.ANCHOR_ORDER: grpc.StatusCode.FAILED_PRECONDITION,
+    RejectCode.ANCHOR_STATE: grpc.StatusCode.FAILED_PRECONDITION,
+    RejectCode.ANCHOR_CHECKPOINTS: grpc.StatusCode.INVALID_ARGUMENT,
+    RejectCode.ANCHOR_EVIDENCE: grpc.StatusCode.INVALID_ARGUMENT,
 }
 
 

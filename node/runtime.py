@@ -15,12 +15,14 @@ import asyncio
 import contextlib
 import datetime as dt
 import functools
+import importlib
 import itertools
 import signal
 import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -53,6 +55,9 @@ from node.store.startup import check_rollback, check_state, open_checked
 from node.workers.clerk import Clerk
 from node.workers.witness import Cosigner
 
+if TYPE_CHECKING:
+    from node.workers.anchoring.worker import AnchoringWorker
+
 _log = structlog.get_logger(__name__)
 
 STOP_GRACE_S = 2.0
@@ -76,7 +81,8 @@ class NodeHaltedError(ClearingError):
 class Trust:
     """What a node is made of besides its data: policy, origin of the log, and its keys.
 
-    instruction: signs what the node reports from outside; None where it reports nothing.
+    instruction: signs what the node reports from outside; None where it reports nothing. bitcoin: what the anchor wallet's keys
+    are derived from; None where the node anchors nothing.
     """
 
     policy: Policy
@@ -84,6 +90,7 @@ class Trust:
     cosigner: CosignerSigner
     log: LogSigner | None
     instruction: SigningKey | None
+    bitcoin: SigningKey | None = None
 
 
 def open_trust(config: NodeConfig, passphrase: Passphrase | None) -> Trust:
@@ -128,7 +135,10 @@ def open_trust(config: NodeConfig, passphrase: Passphrase | None) -> Trust:
     instruction = None
     if config.instruction_key_path is not None:
         instruction = SigningKey.load(config.instruction_key_path, secret)
-    return Trust(policy, origin, cosigner, log, instruction)
+    bitcoin = None
+    if config.bitcoin_rpc_url and config.bitcoin_key_path is not None:
+        bitcoin = SigningKey.load(config.bitcoin_key_path, secret)
+    return Trust(policy, origin, cosigner, log, instruction, bitcoin)
 
 
 def open_store(config: NodeConfig) -> tuple[Store, RollbackDetectedError | None]:
@@ -249,8 +259,11 @@ class Runtime:
             follower = self._follower(membership, store, trust)
             self.member = follower
             begin = functools.partial(self._follow, follower)
-        server = await self._serve(trust)
+        worker = self._anchoring(store, trust)
+        server = await self._serve(trust, worker)
         begin()
+        if worker is not None:
+            self._run_beside(worker.run())
         await server.set_serving(serving=True)
         self._observe(store)
         tip = store.tip
@@ -386,7 +399,28 @@ class Runtime:
 
         self._stack.push_async_callback(end)
 
-    async def _serve(self, trust: Trust) -> NodeServer:
+    def _anchoring(self, store: Store, trust: Trust) -> AnchoringWorker | None:
+        """Return the worker that anchors in Bitcoin, not running yet; None where none is configured."""
+        config = self.config
+        if trust.bitcoin is None or self.clerk is None:
+            return None
+        try:
+            # Keys and formats come with the extra `bitcoin`, and take long to load.
+            anchoring = importlib.import_module("node.workers.anchoring.assembly")
+        except ImportError as error:
+            raise SetupError(
+                f"bitcoin_rpc_url: anchoring needs the extra `bitcoin` ({error}): install it, or remove the setting"
+            ) from error
+        worker: AnchoringWorker = anchoring.make_worker(
+            config,
+            trust.bitcoin,
+            store,
+            self.clerk,
+            lambda: self.member.registry.by_name(config.node_name),
+        )
+        return worker
+
+    async def _serve(self, trust: Trust, anchoring: AnchoringWorker | None) -> NodeServer:
         config, member = self.config, self.member
         observer = RpcObserver(self._metrics, lambda error: self.halt(f"{error}"))
         access = Access(
@@ -395,7 +429,7 @@ class Runtime:
             peers=frozenset(witness.name for witness in trust.policy.witnesses),
             registry=lambda: (member.registry, member.time_ms),
         )
-        server = make_server(member, member, access, observer)
+        server = make_server(member, member, access, observer, anchoring)
         credentials = config.tls.server_credentials(
             lambda error: _log.error("renewed certificate not used", reason=str(error))
         )

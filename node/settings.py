@@ -18,6 +18,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
 
 from clearing.errors import DecodeError
 from node.errors import SetupError
@@ -76,6 +77,20 @@ def check_dialled_endpoint(text: str) -> None:
     """Accept `text` as an address to connect to. Raises: DecodeError: otherwise, or port 0."""
     if split_endpoint(text)[1] == 0:
         raise DecodeError(f"must name the port to connect to, got {text[:80]!r}")
+
+
+def check_rpc_url(text: str) -> None:
+    """Accept `text` as the URL of a JSON-RPC; a file of its own holds user and password. Raises: DecodeError."""
+    parts = urlsplit(text)
+    try:
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_url = False
+    if not is_url or "@" in text:
+        # Never the text: it may hold a password.
+        raise DecodeError(
+            "must be http://host:port, and user and password stand in bitcoin_cookie_path"
+        )
 
 
 def _type_words(kind: Any) -> str:

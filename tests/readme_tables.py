@@ -14,7 +14,7 @@ from clearing.errors import REMEDIES, RejectCode
 from clearing.ledger import Outcome
 from clearing.records import instruction, leaves, obligation, receipt, solution, submission
 from clearing.records.misbehaviour import Misbehaviour
-from clearing.rules import cycles, obligations, settlement
+from clearing.rules import anchors, cycles, obligations, settlement
 from clearing.rules.lifecycle import Lifecycle
 from clearing.rules.positions import Position
 from clearing.rules.validators import Validator
@@ -65,6 +65,8 @@ def layouts() -> str:
         Misbehaviour.LAYOUT,
         leaves.SealLeaf.LAYOUT,
         Position.LAYOUT,
+        anchors.REPORT_LAYOUT,
+        anchors.ANCHOR_LAYOUT,
         receipt.RECEIPT_LAYOUT,
         receipt.POSITION_LAYOUT,
     )
@@ -72,7 +74,7 @@ def layouts() -> str:
 
 
 def lifecycles() -> str:
-    """Return the three lifecycles as diagrams."""
+    """Return the lifecycles as diagrams."""
 
     def drawing(title: str, lifecycle: Lifecycle) -> str:
         return f"{title}\n\n```mermaid\n{lifecycle.mermaid()}\n```"
@@ -82,6 +84,7 @@ def lifecycles() -> str:
             drawing("An obligation:", obligations.LIFECYCLE),
             drawing("A netting cycle:", cycles.LIFECYCLE),
             drawing("A settlement instruction:", settlement.LIFECYCLE),
+            drawing("An anchor:", anchors.LIFECYCLE),
         )
     )
 

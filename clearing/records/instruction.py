@@ -44,6 +44,7 @@ class InstructionKind(enum.IntEnum):
     PROPOSE = 9
     APPROVE = 10
     SOLVE = 11
+    REPORT_ANCHOR = 20
 
 
 LAYOUT = Layout(

@@ -52,6 +52,7 @@ GROUPS: dict[str, Place] = {
     "instruction": Place(
         "node.cli.cycles", "instruction_app", "Settle: evidence, confirm, fail.", _NET
     ),
+    "anchor": Place("node.cli.anchors", "app", "Checkpoints in Bitcoin, and proofs.", _PROVE),
     "audit": Place("node.cli.audit", "app", "Check and query the whole ledger.", _PROVE),
     "tiles": Place("node.cli.proofs", "tiles_app", "The log as static files.", _PROVE),
     "governance": Place("node.cli.governance", "app", "Change register and parameters.", _OPERATE),

@@ -24,6 +24,7 @@ from clearing.records.transaction import Transaction
 from clearing.rules.positions import Position
 from clearing.rules.registry import Action, Registry
 from clearing.types import CycleState
+from node.anchor_queries import AnchorRow
 from node.client.calls import Attempts, Call, Operation
 from node.client.errors import BadAnswerError, ClientError, RejectedError
 from node.client.memory import CheckpointMemory
@@ -43,7 +44,8 @@ from node.queries import (
     SettlementFilter,
     SettlementRow,
 )
-from node.services.facade import NodeStatus
+from node.services.facade import AnchoringStatus, NodeStatus
+from node.wire_anchors import AnchorProofs
 
 T = TypeVar("T")
 Ranges = Sequence[tuple[int, int]]
@@ -228,6 +230,22 @@ class AsyncClient:
     async def proposals(self, *, rows_max: int | None = None) -> tuple[ProposalRow, ...]:
         """List governance proposals."""
         return await self._run(self._session.reader.proposals(rows_max=rows_max))
+
+    async def anchors(self) -> tuple[AnchorRow, ...]:
+        """List anchors, by id."""
+        return await self._run(self._session.reader.anchors())
+
+    async def anchor_proofs(self, anchor: int) -> AnchorProofs:
+        """Return an anchor with its notes and proofs; verify before use."""
+        return await self._run(self._session.reader.anchor_proofs(anchor))
+
+    async def anchoring(self) -> AnchoringStatus | None:
+        """Return how the node's anchoring stands, None where it anchors nothing."""
+        return await self._run(self._session.reader.anchoring())
+
+    async def anchor_now(self) -> int:
+        """Have the node anchor what is due; returns how many checkpoints wait."""
+        return await self._run(self._session.reader.anchor_now())
 
     async def status(self) -> NodeStatus:
         """Return how the node stands."""

@@ -16,10 +16,11 @@ from clearing.errors import DecodeError
 from clearing.rules.positions import Position
 from clearing.types import CycleState, InstructionState, ObligationState
 from node import wire
+from node.anchor_queries import AnchorRow
 from node.client.calls import Call, Operation
 from node.client.errors import BadAnswerError
-from node.client.trust import AUDIT, OPERATOR, PARTICIPANT, Trust
-from node.pb.v1 import audit_pb2, operator_pb2, participant_pb2
+from node.client.trust import ANCHOR, AUDIT, OPERATOR, PARTICIPANT, Trust
+from node.pb.v1 import anchor_pb2, audit_pb2, operator_pb2, participant_pb2
 from node.queries import (
     PAGE_ROWS_MAX,
     CycleAssetRow,
@@ -31,7 +32,8 @@ from node.queries import (
     SettlementFilter,
     SettlementRow,
 )
-from node.services.facade import NodeStatus
+from node.services.facade import AnchoringStatus, NodeStatus
+from node.wire_anchors import AnchorProofs, anchor_of, anchoring_of, proofs_of
 from node.wire_nodes import status_of
 
 T = TypeVar("T")
@@ -145,6 +147,40 @@ class Reader:
         request = audit_pb2.ListProposalsRequest()
         call = Call(f"{AUDIT}ListProposals", request, audit_pb2.ListProposalsResponse)
         return self._pages(call, "proposals", wire.proposal_of, rows_max)
+
+    def anchors(self) -> Operation[tuple[AnchorRow, ...]]:
+        """List anchors, by id."""
+        yield from self._trust.ready()
+        rows: list[AnchorRow] = []
+        request = anchor_pb2.ListAnchorsRequest()
+        while True:
+            answer = yield Call(f"{ANCHOR}ListAnchors", request, anchor_pb2.ListAnchorsResponse)
+            rows.extend(_read_all(anchor_of, answer.anchors))
+            if not answer.next_id:
+                return tuple(rows)
+            request.first_id = answer.next_id
+
+    def anchor_proofs(self, anchor: int) -> Operation[AnchorProofs]:
+        """Return an anchor with its notes and proofs; verify before use."""
+        yield from self._trust.ready()
+        request = anchor_pb2.GetAnchorProofsRequest(id=anchor)
+        answer = yield Call(f"{ANCHOR}GetAnchorProofs", request, anchor_pb2.GetAnchorProofsResponse)
+        return _read(proofs_of, answer)
+
+    def anchoring(self) -> Operation[AnchoringStatus | None]:
+        """Return how the node's anchoring stands, None where it anchors nothing."""
+        request = anchor_pb2.GetAnchoringStatusRequest()
+        answer = yield Call(
+            f"{ANCHOR}GetAnchoringStatus", request, anchor_pb2.GetAnchoringStatusResponse
+        )
+        return _read(anchoring_of, answer)
+
+    def anchor_now(self) -> Operation[int]:
+        """Have the node anchor what is due; returns how many checkpoints wait."""
+        answer = yield Call(
+            f"{ANCHOR}AnchorNow", anchor_pb2.AnchorNowRequest(), anchor_pb2.AnchorNowResponse
+        )
+        return int(answer.due)
 
     def status(self) -> Operation[NodeStatus]:
         """Return how the node stands; asks nothing else of it, so that a degraded node answers too."""

@@ -29,6 +29,7 @@ from node.rpc_errors import Refusal
 AUDIT = "/clearing.v1.AuditService/"
 PARTICIPANT = "/clearing.v1.ParticipantService/"
 OPERATOR = "/clearing.v1.OperatorService/"
+ANCHOR = "/clearing.v1.AnchorService/"
 
 
 class Trust:

@@ -361,3 +361,55 @@ class Replication(Protocol):
 
     def head(self) -> NodeHead:
         """Return this node's newest head."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnchoringAlarm:
+    """Something an operator must know of anchoring; since_ms in milliseconds since 1970."""
+
+    kind: str
+    since_ms: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnchorVersion:
+    """A signed transaction of an anchor that no block holds; fields as in anchor.proto."""
+
+    number: int
+    role: str
+    txid: bytes
+    fee_sat: int
+    vsize: int
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnchoringStatus:
+    """How a node's anchoring stands; fields as in anchor.proto."""
+
+    network: str
+    height: int
+    address: str
+    descriptors: tuple[str, ...]
+    spendable_sat: int
+    immature_sat: int
+    outputs: int
+    due: int
+    bumps: int
+    fees_sat: int
+    alarms: tuple[AnchoringAlarm, ...]
+    versions: tuple[AnchorVersion, ...]
+
+
+class Anchoring(Protocol):
+    """A node's own anchoring in Bitcoin."""
+
+    def status(self) -> AnchoringStatus:
+        """Return how it stands; never blocks."""
+
+    def tip_height(self) -> int:
+        """Return the height up to which it has read the chain, -1 before the first block."""
+
+    def anchor_now(self) -> int:
+        """Anchor what is due as soon as it may be; returns how many checkpoints wait."""

@@ -13,6 +13,8 @@ from grpc_reflection.v1alpha import reflection
 
 from node.auth import Access, AccessInterceptor
 from node.pb.v1 import (
+    anchor_pb2,
+    anchor_pb2_grpc,
     audit_pb2,
     audit_pb2_grpc,
     operator_pb2,
@@ -22,8 +24,9 @@ from node.pb.v1 import (
     replication_pb2,
     replication_pb2_grpc,
 )
+from node.services.anchor import AnchorService
 from node.services.audit import AuditService
-from node.services.facade import Ledger, Replication
+from node.services.facade import Anchoring, Ledger, Replication
 from node.services.operator import OperatorService
 from node.services.participant import ParticipantService
 from node.services.replication import ReplicationService
@@ -57,7 +60,7 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
 
 SERVICES: tuple[str, ...] = tuple(
     service.full_name
-    for module in (participant_pb2, audit_pb2, operator_pb2, replication_pb2)
+    for module in (participant_pb2, audit_pb2, anchor_pb2, operator_pb2, replication_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
 )
 """Full names of our services."""
@@ -83,6 +86,7 @@ def make_server(
     replication: Replication,
     access: Access,
     observer: grpc.aio.ServerInterceptor,
+    anchoring: Anchoring | None = None,
 ) -> NodeServer:
     """Assemble the server; the caller adds a port with credentials, starts and stops it.
 
@@ -98,6 +102,7 @@ def make_server(
     )
     audit_pb2_grpc.add_AuditServiceServicer_to_server(AuditService(ledger), server)
     operator_pb2_grpc.add_OperatorServiceServicer_to_server(OperatorService(ledger), server)
+    anchor_pb2_grpc.add_AnchorServiceServicer_to_server(AnchorService(ledger, anchoring), server)
     replication_pb2_grpc.add_ReplicationServiceServicer_to_server(
         ReplicationService(replication), server
     )

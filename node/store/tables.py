@@ -280,6 +280,7 @@ _PARTS: dict[Name, _Parts] = {
     Table.CYCLE_REMAINDERS: (("cycle", 4), ("log index", 8)),
     Table.SETTLEMENTS: (("cycle", 4), ("number", 4)),
     Table.UNSETTLED: (("cycle", 4),),
+    Table.ANCHORS: (("participant", 4), ("number", 4)),
     Database.LEAVES: (("index", 8),),
     Database.BODIES: (("index", 8),),
     Database.PUBLIC: (("index", 8),),

@@ -16,7 +16,8 @@ from typing import Any
 from node.errors import SetupError
 from node.files import make_private_directory, read_private
 from node.testnet.processes import LOOPBACK, NodeProcess
-from node.workers.anchoring.rpc import BitcoinError, BitcoinRpc, Network
+from node.workers.anchoring.network import Network
+from node.workers.anchoring.rpc import BitcoinError, BitcoinRpc
 
 BITCOIN_NAME = "bitcoin"
 CHAIN_NAME = "chain"

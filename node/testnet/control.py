@@ -23,6 +23,7 @@ from node.testnet.containers import (
     make_image,
 )
 from node.testnet.faults import Faults, check_node
+from node.testnet.funding import start_bitcoin
 from node.testnet.layout import LocalNetwork
 from node.testnet.processes import NodeProcess, Stoppable, stop_all
 from node.testnet.relay import wait_applied
@@ -53,7 +54,7 @@ def start_network(
             wait_applied(network, Faults.load(network.path).serial)
         if chain is not None and chain.process.pid() is None:
             started.append(chain.process)
-            chain.start()
+            start_bitcoin(network)
         down = [name for name in network.ports if network.process(name).pid() is None]
         started += map(network.process, down)
         if network.bridge is not None:

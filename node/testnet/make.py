@@ -33,6 +33,7 @@ from node.provision import (
     ENGINE_NAME,
     KEY_FILE_NAME,
     POLICY_NAME,
+    BitcoinPlace,
     NodeKeys,
     NodePlace,
     make_node,
@@ -70,6 +71,7 @@ from node.testnet.plan import (
     plan_of,
 )
 from node.testnet.processes import LOOPBACK, free_ports, is_free, stop_all
+from node.workers.anchoring.network import Network
 
 POWER = 10
 """Of every validator: no one has a third of four's."""
@@ -77,6 +79,11 @@ POWER = 10
 _VALIDITY_DAYS = 3_650
 _HOSTS = (LOOPBACK, "localhost")
 _DISK_THREADS = 8
+
+ANCHOR_EVERY_S = 30
+"""How long a final checkpoint of a test network waits for an anchor, unless one is asked for at once."""
+
+ANCHOR_POLL_MS = 500
 
 
 def make_network(
@@ -215,6 +222,8 @@ def _make_nodes(
     keys = {}
     for name in network.ports:
         place = _place(network, name)
+        if name == LEADER:
+            place = replace(place, bitcoin=_bitcoin_place(network))
         hosts = [*_HOSTS, name, network.listens(name).rpartition(":")[0]]
         keys[name] = make_node(
             network.node_path(name), place, authority, validity, hosts=list(dict.fromkeys(hosts))
@@ -262,6 +271,16 @@ def _operators(network: LocalNetwork, name: str) -> tuple[str, ...]:
     """Return the operators that a node knows, NAME=host:port, the one that it prefers first."""
     return tuple(
         f"{target}={network.dialled(name, target)}" for target in network.plan.dialled(name)
+    )
+
+
+def _bitcoin_place(network: LocalNetwork) -> BitcoinPlace | None:
+    """Return where the first operator anchors: in the network's own chain, which only he pays for."""
+    chain = network.bitcoin
+    if chain is None:
+        return None
+    return BitcoinPlace(
+        chain.url, Network.REGTEST, chain.cookie_path, 0, ANCHOR_EVERY_S, ANCHOR_POLL_MS
     )
 
 
@@ -362,6 +381,10 @@ def _claim_chain_port(network: LocalNetwork) -> LocalNetwork:
     if chain is None or chain.process.pid() is not None or is_free(chain.port):
         return network
     moved = replace(network, bitcoin_port=free_ports(1)[0])
+    path = moved.node_path(LEADER) / CONFIG_NAME
+    config = load_config(path)
+    if moved.bitcoin is not None and config.bitcoin_rpc_url:
+        write_config(path, replace(config, bitcoin_rpc_url=moved.bitcoin.url), replace=True)
     replace_file(moved.path / INDEX_NAME, moved.encode(), PUBLIC_MODE)
     return moved
 

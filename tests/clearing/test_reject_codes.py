@@ -5,6 +5,8 @@ A refused transaction leaves no trace: no leaf, no row, the same state.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from clearing.errors import RejectCode as R
@@ -13,10 +15,12 @@ from clearing.records import instruction as ins
 from clearing.records.obligation import SECRET_BYTES
 from clearing.records.submission import LEAF_BYTES, make_submission
 from clearing.records.transaction import Transaction
+from clearing.rules.anchors import AnchorState
 from clearing.rules.governance import encode_actions
 from clearing.rules.registry import Action, ActionKind
 from clearing.types import LicenceStatus, Role
 from tests.clearing import reject_setoff  # noqa: F401 - its cases register themselves
+from tests.clearing.anchor_kit import after, begin, mined, stated, told, with_node_key
 from tests.clearing.core_kit import (
     NOBODY,
     Core,
@@ -525,6 +529,38 @@ def two_keys_of_four_rotated(net: Core) -> Transaction:
 @case(R.ACTION_VALUE)
 def a_validator_removed_that_never_was(net: Core) -> Transaction:
     return proposing(net, appoint(CB, 0, bytes(32)))
+
+
+@case(R.ANCHOR_ORDER)
+def a_second_report_of_an_anchor_that_was_never_begun(net: Core) -> Transaction:
+    return stated(with_node_key(net), after(begin(2), AnchorState.BROADCAST))
+
+
+@case(R.ANCHOR_STATE)
+def an_anchor_lost_before_it_was_sent(net: Core) -> Transaction:
+    told(with_node_key(net), begin(2))
+    return stated(net, after(begin(2), AnchorState.LOST))
+
+
+@case(R.ANCHOR_CHECKPOINTS)
+def an_anchor_of_more_than_the_log_has(net: Core) -> Transaction:
+    return stated(with_node_key(net), begin(10_000))
+
+
+@case(R.ANCHOR_EVIDENCE)
+def a_block_that_holds_another_anchor(net: Core) -> Transaction:
+    told(with_node_key(net), begin(2))
+    return stated(net, replace(mined(begin(3)), commitment=begin(2).commitment))
+
+
+@case(R.BAD_SIGNATURE)
+def an_anchor_reported_without_a_node_key(net: Core) -> Transaction:
+    return stated(net, begin(2))
+
+
+@case(R.MALFORMED)
+def an_anchor_report_that_is_cut_short(net: Core) -> Transaction:
+    return stated(with_node_key(net), begin(2).encode()[:-1])
 
 
 @pytest.mark.parametrize(("code", "make"), CASES, ids=lambda each: getattr(each, "__name__", None))

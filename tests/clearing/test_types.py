@@ -27,6 +27,7 @@ FROZEN: dict[type[enum.IntEnum], str] = {
     types.NettingMethod: "POSITIONS GRIDLOCK SETOFF",
     InstructionKind: (
         "AFFIRM REJECT RESCIND RUN_CYCLE EVIDENCE CONFIRM FAIL SET_LIQUIDITY PROPOSE APPROVE SOLVE"
+        " REPORT_ANCHOR=20"
     ),
     LeafKind: "GENESIS SUBMISSION INSTRUCTION CYCLE_NETTED CYCLE_ENDED EXPIRED SEAL VALIDATORS=10 MISBEHAVIOUR",
     ActionKind: (
@@ -60,7 +61,7 @@ def test_the_names_of_tables_are_frozen_because_seals_hash_them() -> None:
     assert [table.value for table in Table] == [
         *("meta", "parameters", "participants", "assets", "proposals", "requests", "submissions"),
         *("open", "parties", "positions", "cycles", "cycle_members", "cycle_results"),
-        *("cycle_unsettled", "cycle_remainders", "settlements", "unsettled"),
+        *("cycle_unsettled", "cycle_remainders", "settlements", "anchors", "unsettled"),
     ]
 
 

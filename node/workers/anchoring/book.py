@@ -18,32 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from clearing.errors import DecodeError
+from clearing.rules.anchors import AnchorState
 from node.files import make_private_directory
 from node.workers.anchoring.files import read_guarded, write_guarded
 from node.workers.anchoring.transactions import Signed, inputs_of
 
 ANCHORS_NAME = "anchors"
-
-
-class AnchorState(enum.StrEnum):
-    """How an anchor stands."""
-
-    PENDING = "PENDING"
-    """Decided; nothing is broadcast yet."""
-    BROADCAST = "BROADCAST"
-    """Signed, stored and handed to the node."""
-    SHALLOW = "SHALLOW"
-    """In a block of the best chain, not yet deep enough."""
-    FINAL = "FINAL"
-    """Deep enough."""
-    REORGED = "REORGED"
-    """It was in a block that is no longer on the best chain; it may be mined again."""
-    LOST = "LOST"
-    """No version can be mined any more: another transaction has spent its input, or its input is gone."""
-
-
-MINED = frozenset((AnchorState.SHALLOW, AnchorState.FINAL))
-UNMINED = frozenset(AnchorState) - MINED
 
 
 class Role(enum.StrEnum):
@@ -207,6 +187,8 @@ def _encoded(anchor: Anchor) -> dict[str, Any]:
 
 
 def _texts(value: Any) -> Any:
+    if isinstance(value, AnchorState):
+        return value.name
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, dict):
@@ -225,7 +207,7 @@ def _decoded(document: dict[str, Any]) -> Anchor:
             sizes=tuple(map(int, document["sizes"])),
             digests=tuple(map(bytes.fromhex, document["digests"])),
             made_s=int(document["made_s"]),
-            state=AnchorState(document["state"]),
+            state=AnchorState[document["state"]],
             versions=tuple(map(_version, document["versions"])),
             place=_place(place) if place else None,
             depth=int(document["depth"]),
@@ -233,7 +215,7 @@ def _decoded(document: dict[str, Any]) -> Anchor:
             conflict_txid=bytes.fromhex(document["conflict_txid"]),
             statements=tuple(
                 Statement(
-                    AnchorState(one["state"]),
+                    AnchorState[one["state"]],
                     bytes.fromhex(one["payload"]),
                     bool(one["told"]),
                     int(one["code"]),

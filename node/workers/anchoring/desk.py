@@ -11,7 +11,8 @@ from typing import Protocol
 
 import structlog
 
-from node.workers.anchoring.book import Anchor, AnchorState, Book, Statement
+from clearing.rules.anchors import AnchorState
+from node.workers.anchoring.book import Anchor, Book, Statement
 from node.workers.anchoring.policy import AlarmKind, Alarms, AnchorPolicy
 
 _log = structlog.get_logger(__name__)
@@ -34,8 +35,8 @@ class Reporting(Protocol):
     def is_news(self, after: int, size: int) -> bool:
         """Return whether leaves `after` to `size` - 1 record anything besides anchoring itself."""
 
-    def last_size(self) -> int:
-        """Return the greatest log size that the ledger knows as anchored, 0 for none."""
+    def last(self) -> tuple[int, int]:
+        """Return number and greatest log size of the last anchor that the ledger knows of this node, zeros for none."""
 
     def commitment(self, digests: Sequence[bytes]) -> bytes:
         """Return the 32 bytes that anchor these digests."""
@@ -63,6 +64,6 @@ class Desk:
         """Store an anchor's new state together with the report of it, in one write."""
         changed = replace(anchor, state=state, depth=anchor.confirmations(tip_height))
         payload = self.ledger.payload(changed)
-        _log.info("anchor", number=anchor.number, state=state.value, confirmations=changed.depth)
+        _log.info("anchor", number=anchor.number, state=state.name, confirmations=changed.depth)
         statements = (*changed.statements, Statement(state, payload))
         return self.book.put(replace(changed, statements=statements))

@@ -14,8 +14,9 @@ from pathlib import Path
 from node.workers.anchoring.book import Anchor, Book, Role
 from node.workers.anchoring.desk import Desk, Reporting
 from node.workers.anchoring.keyring import Branch, Keyring, Kind
+from node.workers.anchoring.network import Network
 from node.workers.anchoring.policy import ALARM_OF, Alarm, AlarmKind, AnchorPolicy
-from node.workers.anchoring.rpc import BitcoinError, BitcoinRpc, Network
+from node.workers.anchoring.rpc import BitcoinError, BitcoinRpc
 from node.workers.anchoring.scan import follow
 from node.workers.anchoring.spending import Spender
 from node.workers.anchoring.tracking import Tracker
@@ -84,8 +85,9 @@ class Engine:
         self.standing = self._stand()
 
     def stop(self) -> None:
-        """Have a step under way end early."""
+        """Have a step under way end early, a call to the Bitcoin node that hangs included."""
         self._ends = True
+        self._rpc.abort()
 
     def step(self, *, now: bool = False) -> tuple[bool, bool]:
         """Do what is due. `now`: anchor what is due whatever the policy says.
@@ -169,7 +171,7 @@ class Engine:
         balance = wallet.balance()
         anchors = tuple(self.desk.book)
         bumps = [v for anchor in anchors for v in anchor.versions if v.role in _BUMPS]
-        after = max(self.desk.book.last_size, self.desk.ledger.last_size())
+        after = max(self.desk.book.last_size, self.desk.ledger.last()[1])
         return Standing(
             network=self._network,
             height=wallet.tip_height,

@@ -23,7 +23,7 @@ from embit.transaction import Transaction, TransactionOutput
 
 from clearing.errors import invariant
 from node.keys import SigningKey
-from node.workers.anchoring.rpc import Network
+from node.workers.anchoring.network import Network
 
 PURPOSE = b"clearing/bitcoin-wallet/v1\0"
 

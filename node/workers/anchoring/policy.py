@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from clearing.rules.anchors import CHECKPOINTS_MAX
 from node.workers.anchoring import rpc
 
 
@@ -33,7 +34,7 @@ class AnchorPolicy:
     replacements_max: int = 4
     children_max: int = 2
     rebroadcast_s: int = 60
-    batch_max: int = 1_000
+    batch_max: int = CHECKPOINTS_MAX
 
 
 class AlarmKind(enum.StrEnum):

@@ -1,7 +1,7 @@
 """OpenTimestamps proofs of anchored notes, complete: no calendar is ever asked.
 
-Lives here: the bytes of a commitment and of .ots files, by the library that stock `ots` reads them with. May not live here:
-verifying them (clearing/bitcoin), when an anchor has a place.
+Lives here: the bytes of .ots files, by the library that stock `ots` reads them with. May not live here: what is
+committed to (clearing/bitcoin/anchor.py), when an anchor has a place.
 
     SHA-256 of the note -> Merkle tree over all notes of the anchor -> OP_RETURN of its transaction
     -> txid -> Merkle root of the block at `height`
@@ -21,8 +21,10 @@ from opentimestamps.core.op import OpAppend, OpPrepend, OpSHA256
 from opentimestamps.core.serialize import StreamSerializationContext
 from opentimestamps.core.timestamp import DetachedTimestampFile, Timestamp, make_merkle_tree
 
-from clearing.errors import invariant
-from node.workers.anchoring.book import Anchor, Place
+from clearing.bitcoin.anchor import commitment_of
+from clearing.errors import DecodeError, invariant
+from clearing.rules.anchors import AnchorReport
+from node.workers.anchoring.book import Place
 
 
 def digest_of(note: bytes) -> bytes:
@@ -30,22 +32,28 @@ def digest_of(note: bytes) -> bytes:
     return hashlib.sha256(note).digest()
 
 
-def commitment_of(digests: Sequence[bytes]) -> bytes:
-    """Return the 32 bytes that anchor these digests: the root of OpenTimestamps' Merkle tree over them, in order."""
-    return bytes(make_merkle_tree([Timestamp(digest) for digest in digests]).msg)
+def place_of(evidence: AnchorReport) -> Place:
+    """Return where the anchor of a report with evidence is."""
+    proof = evidence.proof
+    if proof is None:
+        raise DecodeError("only a report of a mined anchor holds a place")
+    return Place(
+        height=evidence.height,
+        block_hash=proof.block_hash,
+        header=evidence.header,
+        transaction=proof.transaction.raw,
+        txid=proof.transaction.txid,
+        position=proof.position,
+        branch=proof.branch,
+    )
 
 
-def proof_of(anchor: Anchor, position: int) -> bytes:
-    """Return the .ots file for the anchor's note number `position`.
-
-    Caller's duty: the anchor has a place.
-    """
-    invariant(anchor.place is not None, "an anchor that is in no block proves nothing")
-    stamps = [Timestamp(digest) for digest in anchor.digests]
+def proof_of(digests: Sequence[bytes], position: int, place: Place) -> bytes:
+    """Return the .ots file for note number `position` of the anchor over `digests` that was mined at `place`."""
+    stamps = [Timestamp(digest) for digest in digests]
     root = make_merkle_tree(list(stamps))
-    invariant(bytes(root.msg) == anchor.commitment, "an anchor's commitment is that of its digests")
-    if anchor.place is not None:
-        _lead_to_header(root, anchor.place)
+    invariant(bytes(root.msg) == commitment_of(digests), "both trees over the digests agree")
+    _lead_to_header(root, place)
     stream = io.BytesIO()
     file = DetachedTimestampFile(OpSHA256(), stamps[position])
     file.serialize(StreamSerializationContext(stream))

@@ -11,11 +11,12 @@ Source: Bitcoin Core RPC reference; btcd's, for what both have.
 from __future__ import annotations
 
 import base64
-import enum
+import contextlib
 import hashlib
 import http.client
 import itertools
 import json
+import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from urllib.parse import unquote, urlsplit
 from clearing.errors import ClearingError
 from node.errors import SetupError
 from node.files import read_private
+from node.workers.anchoring.network import GENESIS, Network
 
 TIMEOUT_S = 30.0
 ANSWER_BYTES_MAX = 64 << 20
@@ -38,24 +40,6 @@ SATOSHI = 100_000_000
 
 _WARMING_UP = -28
 _NOT_FOUND_CODES = frozenset((-1, -5, -8, -32603))
-
-
-class Network(enum.StrEnum):
-    """A Bitcoin network, by the name that getblockchaininfo gives it."""
-
-    MAIN = "main"
-    TESTNET4 = "testnet4"
-    SIGNET = "signet"
-    REGTEST = "regtest"
-
-
-GENESIS = {
-    Network.MAIN: "000000000019d6689c085ae165831e934ff763ae46a2a6c172b3f1b60a8ce26f",
-    Network.TESTNET4: "00000000da84f2bafbbc53dee25a72ae507ff4914b867c565be350b0da8bf043",
-    Network.SIGNET: "00000008819873e925422c1ff0f99f7cc9bbb232af63a077a480a3633bee1ef6",
-    Network.REGTEST: "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206",
-}
-"""Hash of each network's block 0, as Bitcoin shows it. Source: Bitcoin Core src/kernel/chainparams.cpp."""
 
 
 class BitcoinError(ClearingError):
@@ -168,6 +152,13 @@ class BitcoinRpc:
         """Close the connection; a later call opens another."""
         with self._lock:
             self._drop()
+
+    def abort(self) -> None:
+        """End a call that another thread waits for, so that its process can stop; it fails as unreachable."""
+        connection = self._connection
+        if connection is not None and connection.sock is not None:
+            with contextlib.suppress(OSError):
+                connection.sock.shutdown(socket.SHUT_RDWR)
 
     def _drop(self) -> None:
         if self._connection is not None:

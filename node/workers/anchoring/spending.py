@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from node.workers.anchoring.book import MINED, Anchor, AnchorState, Role, Version, with_version
+from clearing.rules.anchors import MINED, AnchorState
+from node.workers.anchoring.book import Anchor, Role, Version, with_version
 from node.workers.anchoring.desk import Desk
 from node.workers.anchoring.policy import AlarmKind
 from node.workers.anchoring.rpc import BitcoinRpc
@@ -50,7 +51,7 @@ class Spender:
     @property
     def covered(self) -> int:
         """The greatest log size that is anchored, or about to be."""
-        return max(self._desk.book.last_size, self._desk.ledger.last_size())
+        return max(self._desk.book.last_size, self._desk.ledger.last()[1])
 
     def is_on_its_way(self) -> bool:
         """Return whether an anchor is decided and in no block."""
@@ -73,7 +74,8 @@ class Spender:
             return True
         if self.is_on_its_way():
             return False
-        number = 1 + max((anchor.number for anchor in self._desk.book), default=0)
+        known, _ = self._desk.ledger.last()
+        number = 1 + max([known, *(anchor.number for anchor in self._desk.book)])
         digests = tuple(one.digest for one in due)
         decided = Anchor(
             number=number,

@@ -18,8 +18,9 @@ from dataclasses import replace
 
 from bitcoin.core import CBlock
 
+from clearing.rules.anchors import MINED, AnchorState
 from node.workers.anchoring.blocks import ScannedBlock, carries, commitment_script
-from node.workers.anchoring.book import MINED, Anchor, AnchorState, Place
+from node.workers.anchoring.book import Anchor, Place
 from node.workers.anchoring.desk import Desk
 from node.workers.anchoring.policy import AlarmKind
 from node.workers.anchoring.rpc import HEADER_BYTES, sha256d

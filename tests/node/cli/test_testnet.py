@@ -13,7 +13,8 @@ import pytest
 
 from clearing.log.policy import Policy
 from node.testnet.plan import NODES
-from node.workers.anchoring.rpc import BitcoinRpc, Network
+from node.workers.anchoring.network import Network
+from node.workers.anchoring.rpc import BitcoinRpc
 from tests.node.cli.network_kit import Net, facts, refused
 
 pytestmark = pytest.mark.slow

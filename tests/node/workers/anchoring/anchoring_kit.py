@@ -11,18 +11,21 @@ from bitcoin.core import CBlock
 from embit.script import Script
 from embit.transaction import Transaction, TransactionInput, TransactionOutput
 
+from clearing.bitcoin.anchor import commitment_of
+from clearing.rules.anchors import AnchorState
 from node.keys import SigningKey
 from node.regtest.calls import Calls
 from node.regtest.chain import Chain
 from node.regtest.server import RpcServer
 from node.workers.anchoring.blocks import commitment_script
-from node.workers.anchoring.book import Anchor, AnchorState
+from node.workers.anchoring.book import Anchor
 from node.workers.anchoring.desk import Due
 from node.workers.anchoring.engine import Engine
 from node.workers.anchoring.keyring import Branch, KeyPath, Keyring, Kind
+from node.workers.anchoring.network import Network
 from node.workers.anchoring.policy import AlarmKind, AnchorPolicy
-from node.workers.anchoring.proofs import commitment_of, digest_of
-from node.workers.anchoring.rpc import BitcoinRpc, Network
+from node.workers.anchoring.proofs import digest_of
+from node.workers.anchoring.rpc import BitcoinRpc
 
 CREDENTIALS = "u:p"
 START_S = 1_800_000_000
@@ -65,14 +68,14 @@ class Paper:
     def is_news(self, after: int, size: int) -> bool:
         return any(after < one <= size and one not in self.quiet for one in self.sizes)
 
-    def last_size(self) -> int:
-        return 0
+    def last(self) -> tuple[int, int]:
+        return 0, 0
 
     def commitment(self, digests: Sequence[bytes]) -> bytes:
         return commitment_of(digests)
 
     def payload(self, anchor: Anchor) -> bytes:
-        return f"{anchor.number} {anchor.state} {anchor.depth}".encode()
+        return f"{anchor.number} {anchor.state.name} {anchor.depth}".encode()
 
 
 @dataclass

@@ -10,10 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from clearing.rules.anchors import AnchorState
 from node.workers.anchoring import files
-from node.workers.anchoring.book import AnchorState
 from node.workers.anchoring.engine import Engine
-from node.workers.anchoring.rpc import BitcoinRpc, Network
+from node.workers.anchoring.network import Network
+from node.workers.anchoring.rpc import BitcoinRpc
 from tests.node.workers.anchoring.anchoring_kit import POLICY, START_S, Paper, keyring
 
 DONE, LIVED = 7, 8

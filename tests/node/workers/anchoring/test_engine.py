@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from clearing.errors import DecodeError
+from clearing.rules.anchors import AnchorState
 from node.workers.anchoring import wallet
-from node.workers.anchoring.book import AnchorState, Role
+from node.workers.anchoring.book import Role
 from node.workers.anchoring.policy import AlarmKind
 from node.workers.anchoring.transactions import RESERVE_OUTPUTS
 from tests.node.workers.anchoring.anchoring_kit import POLICY, Town

@@ -18,14 +18,13 @@ from node.regtest.calls import Calls
 from node.regtest.chain import Chain
 from node.regtest.server import RpcServer
 from node.workers.anchoring import rpc as module
+from node.workers.anchoring.network import GENESIS, Network
 from node.workers.anchoring.rpc import (
-    GENESIS,
     BadAnswerError,
     BitcoinRpc,
     CallRefusedError,
     CredentialsError,
     LaggingError,
-    Network,
     PrunedError,
     UnreachableError,
     WrongNetworkError,

@@ -18,7 +18,7 @@ from node.keys import SigningKey
 from node.regtest.chain import Chain
 from node.workers.anchoring.blocks import ScannedBlock, commitment_script
 from node.workers.anchoring.keyring import Branch, KeyPath, Keyring, Kind
-from node.workers.anchoring.rpc import Network
+from node.workers.anchoring.network import Network
 from node.workers.anchoring.transactions import (
     CHANGE_SAT_MIN,
     STRIPPED_BYTES_MAX,

@@ -1,0 +1,77 @@
+"""Checking an anchor as a stranger would: notes, proofs, the block's header, and a Bitcoin node where one is asked.
+
+Lives here: the check of what a node hands out. May not live here: making it, printing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+
+from opentimestamps.core.notary import BitcoinBlockHeaderAttestation
+from opentimestamps.core.serialize import DeserializationError, StreamDeserializationContext
+from opentimestamps.core.timestamp import DetachedTimestampFile
+
+from clearing.bitcoin.anchor import commitment_of
+from clearing.bitcoin.next_header import header_hash, verify_work
+from clearing.errors import VerificationError
+from clearing.log.checkpoint import Checkpoint
+from clearing.log.note import Note
+from clearing.log.policy import Policy
+from node.wire_anchors import AnchorProofs
+from node.workers.anchoring.rpc import BitcoinRpc
+
+
+def check_anchor(found: AnchorProofs, policy: Policy, rpc: BitcoinRpc | None = None) -> int:
+    """Check an anchor that a block holds, and return its confirmations, 0 where no Bitcoin node was asked.
+
+    policy: by which the notes must be final. rpc: a Bitcoin node whose best chain must hold the block.
+    Raises: VerificationError: something does not hold; it says what. BitcoinError: the Bitcoin node cannot be asked.
+    """
+    row = found.row
+    digests = [hashlib.sha256(note).digest() for _, note, _ in found.notes]
+    if not found.header:
+        raise VerificationError(f"anchor {row.id} is {row.state.name}: no block holds it")
+    if tuple(size for size, _, _ in found.notes) != row.log_sizes:
+        raise VerificationError("notes are missing, or of other sizes than listed")
+    if commitment_of(digests) != row.commitment:
+        raise VerificationError("the notes are others than the commitment is of")
+    verify_work(row.network, found.header)
+    if header_hash(found.header) != row.block_hash:
+        raise VerificationError("the header is another block's")
+    for (size, note, proof), digest in zip(found.notes, digests, strict=True):
+        policy.check(Note.parse(note))
+        if Checkpoint.parse(Note.parse(note).text).size != size:
+            raise VerificationError(f"the note listed for {size} leaves is of another size")
+        check_proof(proof, digest, found.header, row.height)
+    return 0 if rpc is None else _confirmations(found, rpc)
+
+
+def check_proof(proof: bytes, digest: bytes, header: bytes, height: int) -> None:
+    """Check that an .ots file leads from a digest to the Merkle root of the block with this header.
+
+    Raises: VerificationError: it does not.
+    """
+    try:
+        stream = StreamDeserializationContext(io.BytesIO(proof))
+        file = DetachedTimestampFile.deserialize(stream)
+    except (DeserializationError, ValueError, RecursionError) as error:
+        raise VerificationError(f"not an .ots file: {error}") from error
+    if file.file_digest != digest:
+        raise VerificationError("the .ots file is of another note")
+    claimed = {
+        (bytes(message), attestation.height)
+        for message, attestation in file.timestamp.all_attestations()
+        if isinstance(attestation, BitcoinBlockHeaderAttestation)
+    }
+    if (header[36:68], height) not in claimed:
+        raise VerificationError("the .ots file does not lead to the block's Merkle root")
+
+
+def _confirmations(found: AnchorProofs, rpc: BitcoinRpc) -> int:
+    now = rpc.block_hash(found.row.height)
+    if now != found.row.block_hash:
+        raise VerificationError(
+            f"block {found.row.height} of the best chain is another one: the chain was reorganised"
+        )
+    return rpc.block_count() - found.row.height + 1

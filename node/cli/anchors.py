@@ -1,0 +1,276 @@
+"""`clearing anchor list|show|export|verify|status|now`: checkpoints in Bitcoin, and proofs that stock tools verify.
+
+Lives here: the commands. May not live here: anchoring (node/workers/anchoring), checking (node/anchor_check.py).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clearing.errors import VerificationError
+from node.anchor_queries import AnchorRow
+from node.cli.errors import CheckFailedError, WrongUseError
+from node.cli.options import U64_MAX, AsJson
+from node.cli.render import cells, print_json, print_json_rows, stdout, table, utc
+from node.cli.session import Access, with_access
+from node.client import Client, NotFoundError
+from node.files import PUBLIC_MODE, make_private_directory, replace_file
+from node.wire_anchors import AnchorProofs
+
+app = typer.Typer(
+    help="Checkpoints anchored in Bitcoin: how they stand, and their OpenTimestamps proofs.",
+    no_args_is_help=True,
+)
+
+AnchorId = Annotated[
+    int, typer.Argument(metavar="ID", help="Id of an anchor, see `list`.", min=0, max=U64_MAX)
+]
+
+
+@app.command("list")
+@with_access
+def list_anchors(access: Access, as_json: AsJson = False) -> None:
+    """List all anchors, the oldest first, as the ledger has them."""
+    with access.client() as client:
+        rows = client.anchors()
+    if as_json:
+        print_json_rows(anchor_fact(row) for row in rows)
+        return
+    columns = ("id", "state", "confirmations", "height", "checkpoints", "up to", "txid")
+    shown = table("Anchors", columns, ("id", "confirmations", "height", "checkpoints", "up to"))
+    for row in rows:
+        fact = anchor_fact(row)
+        height, txid = fact["height"] or "-", (fact["txid"] or "-")[:16]
+        sizes = (len(row.log_sizes), row.log_sizes[-1])
+        shown.add_row(
+            *cells(row.id, row.state.name.lower(), row.confirmations, height, *sizes, txid)
+        )
+    stdout().print(shown)
+
+
+def anchor_fact(row: AnchorRow) -> dict[str, Any]:
+    """Return an anchor as `list --json` prints it; hashes as Bitcoin shows them, null where there is none."""
+    return {
+        "id": row.id,
+        "state": row.state.name,
+        "txid": row.txid[::-1].hex() if any(row.txid) else None,
+        "block_hash": row.block_hash[::-1].hex() if row.block_hash else None,
+        "height": row.height or None,
+        "confirmations": row.confirmations,
+        "log_sizes": list(row.log_sizes),
+    }
+
+
+@app.command()
+@with_access
+def show(access: Access, anchor: AnchorId, as_json: AsJson = False) -> None:
+    """Show one anchor: its checkpoints, its commitment, and where it was mined."""
+    with access.client() as client:
+        found = _proofs(client, anchor)
+        participants = client.registry().participants
+    row = found.row
+    fact = anchor_fact(row) | {
+        "network": row.network.name.lower(),
+        "participant": participants[row.participant].name,
+        "number": row.number,
+        "commitment": row.commitment.hex(),
+        "header": found.header.hex() or None,
+        "changed_ms": row.changed_ms,
+    }
+    if as_json:
+        print_json(fact)
+        return
+    console = stdout()
+    console.print(f"[bold]anchor {row.id}[/]: {row.state.name.lower()} on {fact['network']}")
+    for name in ("txid", "block_hash", "height", "confirmations", "commitment", "participant"):
+        console.print(
+            f"  {name:14} {fact[name] if fact[name] is not None else '-'}", soft_wrap=True
+        )
+    console.print(f"  {'log sizes':14} {', '.join(map(str, row.log_sizes))}", soft_wrap=True)
+    console.print(f"  {'changed':14} {utc(row.changed_ms)}")
+
+
+def _proofs(client: Client, anchor: int) -> AnchorProofs:
+    try:
+        return client.anchor_proofs(anchor)
+    except NotFoundError as error:
+        raise WrongUseError(
+            "UNKNOWN_ANCHOR", str(error), "See `clearing anchor list`; ask the node that anchors."
+        ) from error
+
+
+@app.command()
+@with_access
+def export(
+    access: Access,
+    anchor: AnchorId,
+    out: Annotated[
+        Path,
+        typer.Option(metavar="DIR", help="Where the files go; made when missing.", file_okay=False),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Write each checkpoint's note as NAME.note and its proof as NAME.note.ots, for stock `ots verify`.
+
+    Run again after a reorganisation: each file is replaced whole, for a proof of a block that is gone is wrong.
+    """
+    with access.client() as client:
+        found = _proofs(client, anchor)
+    if not found.header:
+        raise CheckFailedError(
+            "NOT_MINED",
+            f"anchor {anchor} is {found.row.state.name}: no block holds it, so there is nothing to prove yet",
+            "Wait until it is SHALLOW or FINAL; `clearing anchor status` says what it waits for.",
+        )
+    make_private_directory(out)
+    written = []
+    for size, note, proof in found.notes:
+        path = out / f"checkpoint-{size:012d}.note"
+        replace_file(path, note, PUBLIC_MODE)
+        replace_file(path.with_name(f"{path.name}.ots"), proof, PUBLIC_MODE)
+        written.append(path)
+    if as_json:
+        facts = [{"note": str(path), "proof": f"{path}.ots"} for path in written]
+        print_json({"id": anchor, "network": found.row.network.name.lower(), "files": facts})
+        return
+    for path in written:
+        stdout().print(f"{path} and its .ots", soft_wrap=True)
+
+
+@app.command()
+@with_access
+def verify(
+    access: Access,
+    anchor: Annotated[
+        int | None,
+        typer.Argument(
+            metavar="[ID]", help="Id of an anchor; all that are mined if left out.", min=0
+        ),
+    ] = None,
+    rpc_url: Annotated[
+        str | None,
+        typer.Option(
+            "--bitcoin-node",
+            metavar="URL",
+            help="A Bitcoin node of yours, http://user:password@host:port, that must have the block in its best chain.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Verify anchors: notes by the network's policy, proofs to the block's header, its proof of work.
+
+    Without a Bitcoin node nobody is asked whether the block is on the best chain; exit code 1 where anything fails.
+    """
+    # The formats' libraries come with the extra `bitcoin`.
+    from node.anchor_check import check_anchor  # noqa: PLC0415
+    from node.workers.anchoring.rpc import BitcoinRpc  # noqa: PLC0415
+
+    rpc = BitcoinRpc(rpc_url) if rpc_url else None
+    with access.client() as client:
+        chosen = [anchor] if anchor is not None else [r.id for r in client.anchors() if r.height]
+        policy = client.memory.policy
+        facts: list[dict[str, Any]] = []
+        for number in chosen:
+            found = _proofs(client, number)
+            try:
+                confirmations = check_anchor(found, policy, rpc)
+                fact: dict[str, Any] = {"id": number, "holds": True, "notes": len(found.notes)}
+                facts.append(fact | {"confirmations": confirmations if rpc else None})
+            except VerificationError as error:
+                facts.append({"id": number, "holds": False, "why": str(error)})
+    if rpc is not None:
+        rpc.close()
+    failed = [one for one in facts if not one["holds"]]
+    if as_json and not failed:
+        print_json({"anchors": facts, "holds": True})
+    elif not as_json:
+        for one in facts:
+            stdout().print(
+                f"[green]✓[/] anchor {one['id']}: {one['notes']} notes hold"
+                if one["holds"]
+                else f"[bold red]✗[/] anchor {one['id']}: {one['why']}",
+                soft_wrap=True,
+            )
+    if failed:
+        raise CheckFailedError(
+            "ANCHOR_DOES_NOT_HOLD",
+            f"{len(failed)} of {len(facts)} do not hold: {failed[0]['why']}",
+            "See `clearing anchor show`.",
+            [{"id": one["id"], "why": one["why"]} for one in failed],
+            len(failed),
+        )
+
+
+@app.command()
+@with_access
+def status(access: Access, as_json: AsJson = False) -> None:
+    """Show how the node's anchoring stands: wallet, bumps, what is due, alarms. For supervisors and operators."""
+    with access.client() as client:
+        found = client.anchoring()
+    if found is None:
+        raise CheckFailedError(
+            "NOT_ANCHORING",
+            "this node anchors nothing",
+            "Set bitcoin_rpc_url in node.toml, or ask another --node.",
+        )
+    fact = {
+        "network": found.network,
+        "height": found.height,
+        "address": found.address,
+        "descriptors": list(found.descriptors),
+        "balance_sat": found.spendable_sat,
+        "immature_sat": found.immature_sat,
+        "outputs": found.outputs,
+        "due": found.due,
+        "bumps": found.bumps,
+        "fees_sat": found.fees_sat,
+        "alarms": [
+            {"kind": a.kind, "since_ms": a.since_ms, "detail": a.detail} for a in found.alarms
+        ],
+        "versions": [
+            {
+                "number": v.number,
+                "role": v.role,
+                "txid": v.txid[::-1].hex(),
+                "fee_sat": v.fee_sat,
+                "vsize": v.vsize,
+                "hint": v.hint,
+            }
+            for v in found.versions
+        ],
+    }
+    if as_json:
+        print_json(fact)
+        return
+    console = stdout()
+    console.print(f"{found.network}, read up to block {found.height}")
+    console.print(
+        f"balance  {found.spendable_sat:,} satoshi in {found.outputs} outputs; fund {found.address}",
+        soft_wrap=True,
+    )
+    console.print(
+        f"due      {found.due} checkpoints; {found.bumps} bumps, {found.fees_sat:,} satoshi of fees"
+    )
+    for alarm in found.alarms:
+        console.print(
+            f"[bold red]{alarm.kind}[/] since {utc(alarm.since_ms)}: {alarm.detail}", soft_wrap=True
+        )
+    if not found.alarms:
+        console.print("[green]no alarms[/]")
+
+
+@app.command()
+@with_access
+def now(access: Access, as_json: AsJson = False) -> None:
+    """Anchor what is due without waiting for the policy, as soon as no other anchor is on its way."""
+    with access.client() as client:
+        due = client.anchor_now()
+    if as_json:
+        print_json({"due": due})
+        return
+    stdout().print(
+        f"{due} checkpoints wait; `clearing anchor list` shows the anchor once it is made"
+    )
