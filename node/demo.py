@@ -28,6 +28,7 @@ from node.provision import DATA_NAME
 from node.queries import CycleAssetRow, SettlementFilter, SettlementRow
 from node.store.errors import Finding
 from node.store.fsck import check_directory
+from node.testnet.funding import start_bitcoin
 from node.testnet.layout import LocalNetwork
 from node.testnet.make import make_network
 from node.testnet.plan import AUTHORITIES, LEADER, Party, role_name
@@ -115,6 +116,7 @@ class Demo:
         self._affirm(recorded)
         cycle = self._net()
         self._settle(cycle)
+        self._anchor()
         receipts = self._receipts(recorded)
         self._verify_offline(receipts)
         self._flip()
@@ -139,6 +141,7 @@ class Demo:
             f"{_seconds(started)} s"
         )
         started = time.monotonic()
+        start_bitcoin(self.network)
         for process in self.network.processes():
             process.start()
         with observed(self.network) as observer:
@@ -341,6 +344,18 @@ class Demo:
         if row.instruction.state is InstructionState.PENDING:
             payer.evidence(row.cycle, row.number, evidence)
         payee.confirm(row.cycle, row.number)
+
+    def _anchor(self) -> None:
+        chain = self.network.bitcoin
+        if chain is None:
+            return
+        # Formats and libraries come with the chain, as the extra `bitcoin`.
+        from node.demo_anchor import AnchorDemo  # noqa: PLC0415
+
+        bank = self._client(LEADER)
+        demo = AnchorDemo(bank, chain, self.path / "anchors", self.tell, bank.checkpoint().size)
+        started = time.monotonic()
+        self.facts["anchor"] = demo.run() | {"seconds": _seconds(started)}
 
     def _receipts(self, sent: Sequence[_Sent]) -> list[bytes]:
         self.tell.step("Receipts, checked with all nodes switched off")

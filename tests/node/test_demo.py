@@ -76,6 +76,9 @@ def test_the_demo_nets_settles_and_proves(tmp_path: Path) -> None:
     assert facts["kill"]["recorded"] == 40
     assert facts["kill"]["lost"] == 0
     assert (facts["state"], facts["final"]) == ("SETTLED", True)
+    anchor = facts["anchor"]
+    assert anchor["verified_by"] == "ots"
+    assert anchor["height"] == anchor["first_height"] + 8
     assert facts["receipts"]["verified"] == 5
     assert facts["receipts"]["found"] == facts["receipts"]["bytes_flipped"] > 500
     assert "leaves" in facts["database"]["findings"][0]
