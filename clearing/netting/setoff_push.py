@@ -37,14 +37,13 @@ I32: TypeAlias = NDArray[np.int32]
 I8: TypeAlias = NDArray[np.int8]
 U32: TypeAlias = NDArray[np.uint32]
 
-# A slot is one end of an arc. What a search looks at is 4 bytes, its link: node at the other end << 4 | flags |
-# cost of going there + 1. What only a push needs lies apart: what the arc can still carry from here, and the slot
-# of its other end.
+# A slot is one end of an arc, 16 bytes: what the arc can still carry from here, and a link that packs
+# partner slot << 32 | node at the other end << 4 | cost of going there + 1. What a search looks at, which goes
+# backwards, lies apart in 4 bytes: node at the other end << 4 | whether it can carry from there | the cost again.
 _RESIDUAL: Final = 0
-_PARTNER: Final = 1
+_LINK: Final = 1
 _COST: Final = 3
-_OPEN: Final = 4  # this end has a residual
-_BACK: Final = 8  # the partner has one
+_BACK: Final = 4  # the partner has a residual
 _NODE_SHIFT: Final = 4
 _NODE: Final = VERTICES_MAX - 1
 
@@ -110,13 +109,14 @@ class Network(NamedTuple):
     """A residual network and the state of its solution.
 
     first: int64[n + 1], the slots of node v are first[v]..first[v+1]-1.
-    link: uint32[2m]. slots: int64[2m, 2], residual and partner. home: int64[m], the slot at the tail of each arc.
+    slots: int64[2m, 2], residual and link. back: uint32[2m], what a search sees of each slot. home: int64[m], the
+    slot at the tail of each arc.
     excess: int64[n], what each node has to send (+) or to receive (-). label: int64[n].
     """
 
     first: I64
-    link: U32
     slots: I64
+    back: U32
     home: I64
     excess: I64
     label: I64
@@ -125,7 +125,7 @@ class Network(NamedTuple):
 @jit
 def _lay_out(
     tail: I32, head: I32, capacity: I64, cost: I8, excess: I64
-) -> tuple[I64, U32, I64, I64, I64, I64]:
+) -> tuple[I64, I64, U32, I64, I64, I64]:
     """Build the residual network of an empty flow; the fields of a Network, excess copied."""
     nodes = excess.shape[0]
     arcs = tail.shape[0]
@@ -136,8 +136,8 @@ def _lay_out(
     for node in range(nodes):
         first[node + 1] += first[node]
     free = first.copy()
-    links = np.empty(2 * arcs, np.uint32)
     slots = np.empty((2 * arcs, 2), np.int64)
+    back = np.empty(2 * arcs, np.uint32)
     home = np.empty(arcs, np.int64)
     for arc in range(arcs):
         u = np.int64(tail[arc])
@@ -149,13 +149,14 @@ def _lay_out(
         price = np.int64(cost[arc])
         slots[here, _RESIDUAL] = capacity[arc]
         slots[there, _RESIDUAL] = 0
-        slots[here, _PARTNER] = there
-        slots[there, _PARTNER] = here
-        is_open = np.int64(capacity[arc] > 0)
-        links[here] = v << _NODE_SHIFT | (1 + price) | is_open * _OPEN
-        links[there] = u << _NODE_SHIFT | (1 - price) | is_open * _BACK
+        there_from_here = v << _NODE_SHIFT | (1 + price)
+        here_from_there = u << _NODE_SHIFT | (1 - price)
+        slots[here, _LINK] = there << 32 | there_from_here
+        slots[there, _LINK] = here << 32 | here_from_there
+        back[here] = there_from_here
+        back[there] = here_from_there | (_BACK if capacity[arc] > 0 else 0)
         home[arc] = here
-    return first, links, slots, home, excess.copy(), np.zeros(nodes, np.int64)
+    return first, slots, back, home, excess.copy(), np.zeros(nodes, np.int64)
 
 
 @jit
@@ -167,7 +168,7 @@ def _search(network: Network) -> tuple[I64, int, int]:
     Returns: the nodes measured, nearest first (nodes beyond are stranded); the slots looked at; how many
     nodes with excess cannot reach any deficit.
     """
-    first, links, _, _, excess, label = network
+    first, _, back, _, excess, label = network
     nodes = excess.shape[0]
     # The best way known: (level + cost by the old label) << 32 | steps; _CERTAIN when there is no better one.
     way = np.full(nodes, _FAR, np.int64)
@@ -176,7 +177,7 @@ def _search(network: Network) -> tuple[I64, int, int]:
     batch = np.empty(nodes, np.int64)  # nodes that waited for this level: steps << 32 | node
     order = np.empty(nodes, np.int64)
     waiting = np.full(nodes + 2, _NONE, np.int32)  # by level, a list of slots that lead to a node
-    after = np.empty(links.shape[0], np.int32)
+    after = np.empty(back.shape[0], np.int32)
     level = top = measured = head = tail = work = 0
     taken = nodes
     wanted = int(np.count_nonzero(excess > 0))
@@ -200,7 +201,7 @@ def _search(network: Network) -> tuple[I64, int, int]:
             head += 1
         elif level < top:
             level += 1
-            taken = _take(waiting[level], after, links, way, batch)
+            taken = _take(waiting[level], after, back, way, batch)
             continue
         else:
             break
@@ -210,10 +211,10 @@ def _search(network: Network) -> tuple[I64, int, int]:
         above = level + (label[node] >> 32) + 1
         step = (reach[node] & _STEPS) + 1
         for slot in range(first[node], first[node + 1]):
-            link = np.int64(links[slot])
-            other = link >> _NODE_SHIFT
-            found = (above - (link & _COST)) << 32 | step
-            if (found < way[other]) & (link & _BACK != 0):
+            seen = np.int64(back[slot])
+            other = seen >> _NODE_SHIFT
+            found = (above - (seen & _COST)) << 32 | step
+            if (found < way[other]) & (seen & _BACK != 0):
                 lies_at = (found >> 32) - (label[other] >> 32)
                 if lies_at > level and way[other] >> 32 != found >> 32:
                     after[slot] = waiting[lies_at]
@@ -232,7 +233,7 @@ def _search(network: Network) -> tuple[I64, int, int]:
 
 
 @jit
-def _take(slot: int, after: I32, links: U32, way: I64, batch: I64) -> int:
+def _take(slot: int, after: I32, back: U32, way: I64, batch: I64) -> int:
     """Put the nodes of a list that still wait at the end of `batch`, in order of steps.
 
     Returns: where in `batch` they begin.
@@ -241,7 +242,7 @@ def _take(slot: int, after: I32, links: U32, way: I64, batch: I64) -> int:
     least = _FAR
     in_order = True
     while slot != _NONE:  # the last to come is the first in the list
-        node = np.int64(links[slot]) >> _NODE_SHIFT
+        node = np.int64(back[slot]) >> _NODE_SHIFT
         if way[node] != _CERTAIN:
             steps = way[node] & _STEPS
             in_order &= steps <= least
@@ -272,7 +273,7 @@ def _discharge(network: Network, measured: I64, cursor: I64, limit: int) -> int:
 
     Returns: the work done, in slots looked at.
     """
-    first, links, slots, _, excess, label = network
+    first, slots, back, _, excess, label = network
     nodes = excess.shape[0]
     crowd = np.zeros(nodes + 1, np.int64)  # by steps, how many nodes have them
     gap = nodes
@@ -293,21 +294,20 @@ def _discharge(network: Network, measured: I64, cursor: I64, limit: int) -> int:
         while True:
             best = _FAR
             for _ in range(end - begin):
-                link = np.int64(links[slot])
-                other = link >> _NODE_SHIFT
+                link = slots[slot, _LINK]
+                room = slots[slot, _RESIDUAL]
+                other = (link >> _NODE_SHIFT) & _NODE
                 downhill = label[other] + (((link & _COST) - 1) << 32)
-                if link & _OPEN == 0:
+                if room == 0:
                     downhill = _FAR
                 if downhill < own:
-                    flow = min(left, slots[slot, _RESIDUAL])
-                    partner = slots[slot, _PARTNER]
+                    flow = min(left, room)
+                    partner = link >> 32
                     if slots[partner, _RESIDUAL] == 0:
-                        links[partner] |= np.uint32(_OPEN)
-                        links[slot] |= np.uint32(_BACK)
-                    if slots[slot, _RESIDUAL] == flow:
-                        links[partner] &= ~np.uint32(_BACK)
-                        links[slot] &= ~np.uint32(_OPEN)
-                    slots[slot, _RESIDUAL] -= flow
+                        back[slot] |= np.uint32(_BACK)
+                    if room == flow:
+                        back[partner] &= ~np.uint32(_BACK)
+                    slots[slot, _RESIDUAL] = room - flow
                     slots[partner, _RESIDUAL] += flow
                     excess[other] += flow
                     if excess[other] > 0 and not queued[other]:
