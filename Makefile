@@ -29,6 +29,7 @@ test: lint
 	$(BIN)/pytest
 
 bench: install
+	test -x benchmarks/peers/.venv/bin/python || $(BIN)/python -m benchmarks peers
 	$(BIN)/python -m benchmarks all
 
 proto: install

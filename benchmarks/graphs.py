@@ -126,5 +126,16 @@ GRAPHS: dict[str, Callable[[], Ends]] = {
 }
 """The graphs of the report, by name."""
 
+MILLION: dict[str, Callable[[], Ends]] = {
+    "ring, 1M rows": lambda: ring(500_000),
+    "ring with chords, 1M rows": lambda: ring(490_000, 20_000),
+    "torus one way, 1M rows": lambda: torus(707, 707, both_ways=False),
+    "torus 4 wide, 1M rows": lambda: torus(4, 62_500, both_ways=True),
+    "small world, 1M rows": lambda: small_world(250_000, 4),
+    "uniform 500k, 1M rows": lambda: uniform(500_000, 1_000_000),
+    "nested intervals, 1M rows": lambda: nested(666_666),
+}
+"""Sparse graphs of a million rows, which peers take minutes to hours for: ours alone."""
+
 HARD = ("ring", "torus", "small world", "nested")
 """How the names of those begin that were made to be hard."""

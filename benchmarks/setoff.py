@@ -6,9 +6,10 @@ timed, not the building of their graph. The discharge is not unique, so values a
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -18,12 +19,12 @@ from numpy.typing import NDArray
 
 from benchmarks.contest import OURS, PEER, REFERENCE, Case, Contender, Goal, PeerAbsent, hold, timed
 from benchmarks.floor import THREADS, floors_or_none
-from benchmarks.graphs import GRAPHS, HARD, columns_of
+from benchmarks.graphs import GRAPHS, HARD, MILLION, columns_of
 from benchmarks.obligations import SEED, Shape, book_of, bytes_of
 from benchmarks.peers import native
 from benchmarks.peers.remote import peers
 from clearing.netting import certificate
-from clearing.netting.columns import AssetColumns, Book
+from clearing.netting.columns import AssetColumns, Book, gross_of
 from clearing.netting.engine import DEFAULT, Engine
 from clearing.netting.setoff import set_off
 from node.netting.obligation_file import read_obligations
@@ -66,14 +67,39 @@ def graph_of(columns: AssetColumns, participants: int) -> dict[str, NDArray[Any]
     return {"tail": tail, "head": head, "capacity": capacity, "supply": supply}
 
 
+@contextlib.contextmanager
+def solvers_of(
+    columns: AssetColumns, participants: int
+) -> Iterator[tuple[list[Contender], dict[str, str]]]:
+    """Make the solvers ready while the block runs: contenders, and who is absent and why."""
+    graph = graph_of(columns, participants)
+    with peers("setoff", {}, graph) as (found, absent):
+        contenders = [one_number(contender) for contender in found]
+        for name, solver in zip(
+            PEERS, ("lemon_network_simplex", "lemon_cost_scaling"), strict=False
+        ):
+            try:
+                contenders.append(lemon(name, solver, graph))
+            except PeerAbsent as reason:
+                absent[name] = str(reason)
+        yield contenders, absent
+
+
+@contextlib.contextmanager
+def no_solvers(why: str) -> Iterator[tuple[list[Contender], dict[str, str]]]:
+    """Say why none takes part."""
+    yield [], dict.fromkeys(PEERS, why)
+
+
 def contest_of(
     columns: AssetColumns,
     facts: dict[str, Any],
     *,
     quick: bool = False,
+    alone: bool = False,
     goals: Sequence[Goal] = (),
 ) -> Case:
-    """Hold one contest over the obligations of one asset."""
+    """Hold one contest over the obligations of one asset; `alone`: without peers."""
     participants = int(max(columns.debtor.max(), columns.creditor.max())) + 1
     book = Book(columns, np.array([0, columns.rows], np.int64))
     answer = set_off(columns, participants)
@@ -90,26 +116,11 @@ def contest_of(
     if DEFAULT is Engine.COMPILED and columns.rows <= PORTABLE_ROWS_MAX:
         contenders.append(timed("ours, without numba", OURS, solve(Engine.PORTABLE)))
     contenders.append(timed("our certificate alone", REFERENCE, verify))
-    narrow = (
-        columns.hi is None and int(columns.lo.max()).bit_length() + columns.rows.bit_length() < 62
-    )
-    graph = graph_of(columns, participants) if narrow else {}
-    absent = {} if narrow else dict.fromkeys(PEERS, "64-bit sums only")
-    with (
-        ThreadPoolExecutor(THREADS) as pool,
-        peers("setoff", {}, graph) as (found, missing),
-    ):
-        contenders = [*floors_or_none(book, pool), *contenders]
-        if narrow:
-            absent |= missing
-            for name, solver in zip(
-                PEERS, ("lemon_network_simplex", "lemon_cost_scaling"), strict=False
-            ):
-                try:
-                    contenders.append(lemon(name, solver, graph))
-                except PeerAbsent as reason:
-                    absent[name] = str(reason)
-            contenders += [one_number(contender) for contender in found]
+    narrow = columns.hi is None and gross_of(columns) < 1 << 62 and not alone
+    why = "ours alone: they take too long" if alone else "64-bit sums only"
+    solvers = solvers_of(columns, participants) if narrow else no_solvers(why)
+    with ThreadPoolExecutor(THREADS) as pool, solvers as (found, absent):
+        contenders = [*floors_or_none(book, pool), *contenders, *found]
         return hold(
             "setoff",
             facts
@@ -159,6 +170,14 @@ def on_graph(name: str, bits: int = BITS) -> Case:
     return contest_of(columns_of(GRAPHS[name](), bits), facts, goals=goals)
 
 
+def million(name: str, bits: int = BITS) -> Case:
+    """Time ours on a hard graph of a million rows."""
+    facts = {"name": f"{name}, {bits} bits", "graph": name, "bits": bits, "seed": SEED}
+    return contest_of(
+        columns_of(MILLION[name](), bits), facts, alone=True, goals=(Goal("ms", 60_000),)
+    )
+
+
 def standard(*, quick: bool) -> list[Callable[[], Case]]:
     """Return the cases of the report: sizes, graphs, and amounts above 64 bits; real debts come with --debts."""
     if quick:
@@ -167,6 +186,7 @@ def standard(*, quick: bool) -> list[Callable[[], Case]]:
     wide = [partial(on_graph, "scale-free 10k, 95k rows", bits) for bits in (69, 104, 127)]
     return [
         *(partial(on_graph, name) for name in GRAPHS),
+        *(partial(million, name) for name in MILLION),
         *(partial(contest, shape) for shape in sizes),
         *wide,
     ]

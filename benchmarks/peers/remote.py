@@ -106,12 +106,8 @@ def peers(
             text=True,
             env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
         )
-        worker = Worker(process, directory)
-        try:
+        with process:  # closing its input ends it
+            worker = Worker(process, directory)
             reply = worker.ask(load=kind, directory=str(directory))
             found = [worker.contender(name, exact=exact) for name, exact in reply["names"].items()]
             yield found, reply["absent"]
-        finally:
-            if process.stdin is not None:
-                process.stdin.close()
-            process.wait()
