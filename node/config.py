@@ -146,7 +146,7 @@ class NodeConfig:
     consensus_peers: tuple[str, ...] = field(
         default=(),
         metadata=about(
-            "The other operators' engines, NODE_ID@host:port; `clearing node status` and `node init` print a node's id.",
+            "The other operators' engines, NODE_ID@host:port; `clearing doctor` and `node init` print a node's id.",
             check=check_engine_peer,
         ),
     )

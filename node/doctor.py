@@ -29,6 +29,8 @@ from node.errors import SetupError
 from node.files import read_private, read_public
 from node.keys import KeyFile, Passphrase, Secret, SigningKey
 from node.pki import load_certificate
+from node.sequencer.cometbft import binary
+from node.sequencer.cometbft.home import block_zero_of, read_keys
 
 EXPIRY_WARNING_DAYS = 30
 """A certificate's end is announced this long before, or a third of its life, whichever is later."""
@@ -84,6 +86,7 @@ def examine(
         ("certificate", lambda: _certificate(config, now)),
         ("certificate_expiry", lambda: _certificate_expiry(config, now)),
         ("signing_keys", lambda: _signing_keys(config, passphrase)),
+        ("consensus_engine", lambda: _consensus_engine(config)),
         ("clock", lambda: _clock(now, store)),
         ("disk_free", lambda: _disk_free(config)),
         ("map_use", lambda: _map_use(config, store)),
@@ -132,6 +135,20 @@ def _data_directory(config: NodeConfig) -> str:
             f"{path} has mode {mode:04o}, so others than its owner reach it: run chmod 700 {path}"
         )
     return f"{path} is reached by its owner alone"
+
+
+def _consensus_engine(config: NodeConfig) -> str:
+    home = config.consensus_dir
+    if home is None:
+        return "this node is no operator and needs no consensus engine"
+    keys = read_keys(home)
+    network_id = block_zero_of(home).delta.network_id
+    program = binary.find(config.cometbft_path)
+    if program is None:
+        raise SetupError(
+            f"{binary.NAME} {binary.VERSION} is not on PATH: install it, or have `clearing node run` build it with Go"
+        )
+    return f"{program} is {binary.VERSION}; node id {keys.node_id}, network {network_id.hex()[:16]}"
 
 
 def _certificate(config: NodeConfig, now: datetime) -> str:

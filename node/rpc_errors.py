@@ -279,6 +279,7 @@ _TRANSIENT = (
     NodeCondition.WAITING_FOR_REPLICAS,
     NodeCondition.CATCHING_UP,
     NodeCondition.STOPPING,
+    NodeCondition.STUCK,
 )
 
 

@@ -65,6 +65,9 @@ STOP_GRACE_S = 2.0
 
 OBSERVE_EVERY_S = 1.0
 
+QUIET_S = 30.0
+"""How long a follower of several operators waits for a word of one before it follows the next."""
+
 _KINDS = {
     ReplicaRole.LEADER: NodeKind.LEADER,
     ReplicaRole.OPERATOR: NodeKind.OPERATOR,
@@ -370,6 +373,7 @@ class Runtime:
             policy=trust.policy,
             connect=connect,
             on_halt=self.halt,
+            quiet_s=QUIET_S if len(config.leaders) > 1 else None,
         )
         return follower
 

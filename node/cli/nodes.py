@@ -32,6 +32,7 @@ from node.files import PUBLIC_MODE, create_file, read_text
 from node.keys import Passphrase
 from node.pki import Authority, Validity
 from node.provision import DATA_NAME, POLICY_NAME, NodePlace, make_node, write_genesis
+from node.sequencer.cometbft.home import block_zero, genesis_document
 from node.services.facade import NodeCondition
 
 app = typer.Typer(help="Make, run and watch one node.", no_args_is_help=True)
@@ -77,6 +78,15 @@ def init(
         str, typer.Option(metavar="HOST:PORT", help="Where the leader serves; for followers.")
     ] = "",
     leader_name: Annotated[str, typer.Option(help="Node name of the leader; for followers.")] = "",
+    operator: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=HOST:PORT", help="An operator of a network of several; repeat for each."
+        ),
+    ] = None,
+    consensus_listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where an operator's engine meets the others.")
+    ] = "127.0.0.1:26656",
     policy: Annotated[
         Path | None,
         typer.Option(help="The network's policy; add it later as DIRECTORY/policy if left out."),
@@ -94,7 +104,8 @@ def init(
     """Make a node's directory: sealed keys, certificate, node.toml; for the leader also block 0.
 
     Prints the verifier keys that the network's policy must list, and the node key that the register must hold before
-    the ledger believes what the node reports from outside.
+    the ledger believes what the node reports from outside. Of an operator also its engine's node id, for the others'
+    consensus_peers, and its consensus key, for the register.
     """
     _check_genesis(role, genesis)
     passphrase = None
@@ -104,7 +115,16 @@ def init(
     trusted = Policy.parse(policy.read_bytes()) if policy else None
     actions = parse_actions(read_text(genesis), Registry()) if genesis else []
     issuer = _authority(authority, network, days)
-    place = NodePlace(network, name, role, listen, leader_endpoint, leader_name)
+    place = NodePlace(
+        network,
+        name,
+        role,
+        listen,
+        leader_endpoint,
+        leader_name,
+        tuple(operator or ()),
+        consensus_listen,
+    )
     keys = make_node(
         directory,
         place,
@@ -122,11 +142,40 @@ def init(
         "log_vkey": keys.log.vkey if keys.log else None,
         "node_key": keys.instruction.hex() if keys.instruction else None,
         "network_id": None,
+        "engine_node_id": keys.engine.node_id if keys.engine else None,
+        "consensus_key": keys.engine.consensus_key.hex() if keys.engine else None,
     }
     if actions:
         network_id = write_genesis(directory / DATA_NAME, time.time_ns() // 10**6, actions)
         facts["network_id"] = network_id.hex()
     _show_facts(facts, as_json=as_json)
+
+
+@app.command()
+def genesis(
+    actions: Annotated[
+        Path, typer.Argument(help="Actions that begin the ledger, as JSON.", dir_okay=False)
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Where the file goes; on each operator: consensus/config/.")
+    ] = Path("genesis.json"),
+    time_ms: Annotated[
+        int | None, typer.Option(help="First block time, ms since 1970; now if left out.", min=0)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the genesis.json of a network of several operators; the same file goes to each of them.
+
+    The actions must appoint at least four validators: {"action": "set-validator", ...} with the consensus keys that
+    `node init --role operator` printed.
+    """
+    begun_ms = time.time_ns() // 10**6 if time_ms is None else time_ms
+    parsed = parse_actions(read_text(actions), Registry())
+    create_file(out, genesis_document(begun_ms, parsed), PUBLIC_MODE)
+    network_id = block_zero(begun_ms, parsed).delta.network_id
+    _show_facts(
+        {"file": str(out), "network_id": network_id.hex(), "time_ms": begun_ms}, as_json=as_json
+    )
 
 
 def _check_genesis(role: ReplicaRole, genesis: Path | None) -> None:

@@ -112,7 +112,9 @@ class Attempts:
         if fault.reason == Refusal.ROLLBACK:
             return self._rolled_back(fault, now_s)
         if status in _PASSING:
-            return self._later(fault, now_s)
+            # Where several operators order, the next one may serve.
+            rotate = status is grpc.StatusCode.UNAVAILABLE and fault.reason != Refusal.NOT_YET_FINAL
+            return self._later(fault, now_s, rotate=rotate)
         if fault.reason == Refusal.INTERNAL and self._call.client_id:
             raise self._too_late(str(fault))
         raise typed(fault)

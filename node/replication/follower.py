@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
@@ -91,14 +91,16 @@ class Follower(Member):
         policy: Policy,
         connect: Callable[[], Link],
         on_halt: Callable[[str], None],
+        quiet_s: float | None = None,
     ) -> None:
-        """Prepare to follow; `run` does."""
+        """Prepare to follow; `run` does. quiet_s: after so long without a word the next leader is followed."""
         super().__init__(membership, store, broadcast)
         self._replica = replica
         self._cosigner = cosigner
         self._policy = policy
         self._connect = connect
         self._on_halt = on_halt
+        self._quiet_s = quiet_s
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="follower")
         self._report = read_report(store.directory)
         self._halted = ""
@@ -174,13 +176,24 @@ class Follower(Member):
             await self._in_writer(self._cosigned_note),
         )
         async with self._connect() as link:
-            async for received in link.receive(handshake):
+            async for received in self._heard(link.receive(handshake)):
                 self._connected, self._trouble = True, ""
                 cosigned = await self._take(received)
                 if cosigned is not None:
                     self._send(link, cosigned)
                 if self._report:
                     return
+
+    async def _heard(self, stream: AsyncIterator[Received]) -> AsyncIterator[Received]:
+        """Yield from `stream`; end it where it is quiet for too long.
+
+        Of several operators the one that is followed may be cut off from the others, and say nothing.
+        """
+        while True:
+            try:
+                yield await asyncio.wait_for(anext(stream), self._quiet_s)
+            except (StopAsyncIteration, TimeoutError):
+                return
 
     async def _take(self, received: Received) -> bytes | None:
         """Take what came; return the cosigned note where there is a head to cosign."""

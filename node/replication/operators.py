@@ -37,7 +37,14 @@ from node.sequencer.cometbft.driver import CometSequencer
 from node.sequencer.cometbft.home import TRANSACTION_BYTES_MAX
 from node.sequencer.driver import Hooks, Machine
 from node.sequencer.heads import Sharing
-from node.services.facade import BlockCommit, EngineFacts, NodeCondition, NodeKind, NotServingError
+from node.services.facade import (
+    BlockCommit,
+    EngineFacts,
+    NodeCondition,
+    NodeKind,
+    NodeRefusalError,
+    NotServingError,
+)
 from node.store import Store
 from node.workers.witness import Cosigner
 
@@ -208,6 +215,13 @@ class Operator(Leader):
 
     def _may_cosign(self, name: str) -> bool:
         return self.registry.may_cosign(name, self.time_ms)
+
+    def _refusal(self) -> NodeRefusalError | None:
+        # What is handed to an engine that stands still is in no block until somebody mends it.
+        behind = self._stuck_behind()
+        if behind:
+            return NotServingError(NodeCondition.STUCK, f"{behind}: send to another operator")
+        return super()._refusal()
 
     def _note_conflict(self, names: tuple[str, ...], note: Note) -> None:
         """Keep another operator's head that is not that of the log here: one of the two is wrong."""

@@ -21,8 +21,8 @@ NETWORK = "clearing.example"
 NOW = datetime.now(UTC)
 NOW_MS = NOW.timestamp() * 1000 // 1
 CHECKS = [
-    "private_files", "data_directory", "certificate", "certificate_expiry", "signing_keys", "clock", "disk_free",
-    "map_use", "fsync", "python", "libraries",
+    "private_files", "data_directory", "certificate", "certificate_expiry", "signing_keys", "consensus_engine",
+    "clock", "disk_free", "map_use", "fsync", "python", "libraries",
 ]  # fmt: skip
 
 

@@ -15,10 +15,11 @@ import pytest
 
 from clearing.records.leaves import LeafKind, ValidatorsLeaf, leaf_kind
 from clearing.rules.registry import Action, ActionKind
-from clearing.types import LicenceStatus
+from clearing.types import LicenceStatus, ObligationState
 from node.cli.consensus import verify_consensus
 from node.client import ClientError, Obligation
 from node.config import load_config
+from node.queries import ObligationFilter
 from node.sequencer.cometbft.home import TRANSACTION_BYTES_MAX, read_keys, sockets_of
 from node.sequencer.cometbft.rpc import EngineRpc
 from node.services.facade import NodeCondition, NodeKind
@@ -112,6 +113,26 @@ def test_what_is_larger_than_the_network_takes_is_split_and_recorded_whole(
         assert sum(one.count for one in submissions) == 6_000
         recorded = client.submit(ONE * 6_000)
     assert sum(one.items for one in recorded) == 6_000
+
+
+def test_what_falls_due_by_time_alone_happens_on_a_chain_without_work(
+    network: OperatorsNetwork,
+) -> None:
+    due_ms = time.time_ns() // 10**6 + 4_000
+    owed = [Obligation("p01", "p02", "BTC", amount_units=7, due_ms=due_ms)]
+    with network.client("p01") as client:
+        (recorded,) = client.submit(owed)
+
+        def state() -> ObligationState:
+            wanted = ObligationFilter(submission=recorded.index)
+            return client.obligations(wanted)[0].state
+
+        assert state() is ObligationState.PROPOSED
+        until("it lapsed", lambda: state() is ObligationState.EXPIRED)
+        height = status(network, "ministry").engine.height
+    # Then the chain is quiet: no block for blocks' sake.
+    time.sleep(3)
+    assert status(network, "ministry").engine.height <= height + 2
 
 
 def test_a_killed_node_and_a_killed_engine_come_back_and_nothing_acknowledged_is_lost(

@@ -98,7 +98,8 @@ def test_errors_of_the_facade(
 def test_conditions_that_pass_are_unavailable_and_others_are_not(condition: NodeCondition) -> None:
     made = of_refusal(NotServingError(condition, "because"))
     passes = condition in (
-        NodeCondition.WAITING_FOR_REPLICAS, NodeCondition.CATCHING_UP, NodeCondition.STOPPING
+        NodeCondition.WAITING_FOR_REPLICAS, NodeCondition.CATCHING_UP, NodeCondition.STOPPING,
+        NodeCondition.STUCK,
     )  # fmt: skip
     assert made.reason == condition.name
     assert (made.status is grpc.StatusCode.UNAVAILABLE) == passes

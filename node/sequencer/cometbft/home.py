@@ -143,6 +143,14 @@ def read_keys(home: Path) -> HomeKeys:
         raise SetupError(f"{home}: not the keys of a consensus engine: {error!r}") from error
 
 
+def block_zero(time_ms: int, actions: Sequence[Action]) -> BlockResult:
+    """Return block 0 of these actions.
+
+    Raises: DecodeError: an action is refused.
+    """
+    return ledger.genesis(time_ms, encode_actions(actions))
+
+
 def genesis_document(time_ms: int, actions: Sequence[Action]) -> bytes:
     """Return genesis.json: chain, parameters, the validators that `actions` register, and block 0.
 
@@ -232,12 +240,17 @@ def sockets_of(home: Path) -> Sockets:
 
     A path too long for a socket gives way to a private directory below the system's for temporary
     files, the same at each call.
+    Raises: SetupError: it cannot be made, or others may reach it.
     """
     run = home.absolute() / _RUN
     if len(os.fsencode(run / "abci.sock")) > _SOCKET_PATH_BYTES_MAX:
         name = hashlib.sha256(os.fsencode(run)).hexdigest()[:16]
         run = Path(tempfile.gettempdir()) / f"clearing-{os.getuid()}-{name}"
     make_private_directory(run)
+    found = run.stat()
+    # Whoever else may reach it could pose as the node or as its engine.
+    if found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise SetupError(f"{run} must belong to this user and be closed to others: chmod 700 it")
     return Sockets(run / "abci.sock", run / "rpc.sock")
 
 
