@@ -31,12 +31,21 @@ from node.errors import SetupError
 from node.files import PUBLIC_MODE, create_file, read_text
 from node.keys import Passphrase
 from node.pki import Authority, Validity
-from node.provision import DATA_NAME, POLICY_NAME, NodePlace, make_node, write_genesis
+from node.provision import DATA_NAME, POLICY_NAME, NodeKeys, NodePlace, make_node, write_genesis
 from node.sequencer.cometbft.home import block_zero, genesis_document
 from node.services.facade import NodeCondition
 
 app = typer.Typer(help="Make, run and watch one node.", no_args_is_help=True)
 
+Operators = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=HOST:PORT", help="An operator of a network of several; repeat for each."
+    ),
+]
+EngineListen = Annotated[
+    str, typer.Option(metavar="HOST:PORT", help="Where an operator's engine meets the others.")
+]
 ConfigPath = Annotated[
     Path,
     typer.Option(
@@ -78,15 +87,8 @@ def init(
         str, typer.Option(metavar="HOST:PORT", help="Where the leader serves; for followers.")
     ] = "",
     leader_name: Annotated[str, typer.Option(help="Node name of the leader; for followers.")] = "",
-    operator: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=HOST:PORT", help="An operator of a network of several; repeat for each."
-        ),
-    ] = None,
-    consensus_listen: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="Where an operator's engine meets the others.")
-    ] = "127.0.0.1:26656",
+    operator: Operators = None,
+    consensus_listen: EngineListen = "127.0.0.1:26656",
     policy: Annotated[
         Path | None,
         typer.Option(help="The network's policy; add it later as DIRECTORY/policy if left out."),
@@ -115,16 +117,8 @@ def init(
     trusted = Policy.parse(policy.read_bytes()) if policy else None
     actions = parse_actions(read_text(genesis), Registry()) if genesis else []
     issuer = _authority(authority, network, days)
-    place = NodePlace(
-        network,
-        name,
-        role,
-        listen,
-        leader_endpoint,
-        leader_name,
-        tuple(operator or ()),
-        consensus_listen,
-    )
+    dialled = (leader_endpoint, leader_name, tuple(operator or ()))
+    place = NodePlace(network, name, role, listen, *dialled, consensus_listen)
     keys = make_node(
         directory,
         place,
@@ -135,9 +129,16 @@ def init(
     )
     if trusted:
         create_file(directory / POLICY_NAME, trusted.encode(), PUBLIC_MODE)
-    facts: dict[str, Any] = {
-        "node": name,
-        "directory": str(directory),
+    facts = {"node": name, "directory": str(directory), **_public_facts(keys)}
+    if actions:
+        network_id = write_genesis(directory / DATA_NAME, time.time_ns() // 10**6, actions)
+        facts["network_id"] = network_id.hex()
+    _show_facts(facts, as_json=as_json)
+
+
+def _public_facts(keys: NodeKeys) -> dict[str, Any]:
+    """Return what others must be told of a new node's keys."""
+    return {
         "cosigner_vkey": keys.cosigner.vkey,
         "log_vkey": keys.log.vkey if keys.log else None,
         "node_key": keys.instruction.hex() if keys.instruction else None,
@@ -145,10 +146,6 @@ def init(
         "engine_node_id": keys.engine.node_id if keys.engine else None,
         "consensus_key": keys.engine.consensus_key.hex() if keys.engine else None,
     }
-    if actions:
-        network_id = write_genesis(directory / DATA_NAME, time.time_ns() // 10**6, actions)
-        facts["network_id"] = network_id.hex()
-    _show_facts(facts, as_json=as_json)
 
 
 @app.command()
