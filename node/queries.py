@@ -10,8 +10,8 @@ empty, and still name a next key; the caller goes on until there is none.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Generic, Self, TypeVar
 
 import numpy as np
@@ -330,7 +330,7 @@ def cycles(
 class CycleAssetRow:
     """One asset of a cycle's result: totals over everybody, and the rows that were asked for.
 
-    value_units: what is discharged. liquidity_used_units: what payers pay in. solution_index: log index of the set-off
+    potentials: by participant, of those that a set-off solution gives one other than zero. value_units: what is discharged. liquidity_used_units: what payers pay in. solution_index: log index of the set-off
     solution that proves the result, 0 for none.
     """
 
@@ -344,6 +344,7 @@ class CycleAssetRow:
     liquidity_used_units: int
     solution_index: int
     rows: tuple[ResultRow, ...]
+    potentials: Mapping[int, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, result: AssetResult, rows: tuple[ResultRow, ...]) -> Self:

@@ -423,6 +423,7 @@ def cycle_asset_message(row: CycleAssetRow) -> types_pb2.CycleAsset:
                 net_units=amount_text(shown.net),
                 kept_debit_units=amount_text(shown.kept_debit),
                 kept_credit_units=amount_text(shown.kept_credit),
+                potential=row.potentials.get(shown.participant, 0),
             )
             for shown in row.rows
         ],
@@ -445,6 +446,7 @@ def cycle_asset_of(message: types_pb2.CycleAsset) -> CycleAssetRow:
         liquidity_used_units=amount_of(message.liquidity_used_units, "liquidity_used_units"),
         solution_index=message.solution_index,
         rows=tuple(map(_result_row_of, message.positions)),
+        potentials={one.participant: one.potential for one in message.positions if one.potential},
     )
 
 

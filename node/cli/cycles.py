@@ -6,26 +6,32 @@ Lives here: the commands. May not live here: netting and settlement themselves (
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from clearing.types import CycleState, InstructionState
+from clearing.types import AMOUNT_MAX, CycleState, InstructionState
 from node.cli.errors import WrongUseError
 from node.cli.names import Names
 from node.cli.obligations import CycleFilter
 from node.cli.options import U32_MAX, AsJson
+from node.cli.reasons import Left, assets_fact, by_asset, outcome_note, unsettled_table
 from node.cli.render import cells, print_json, progress, stdout, table, utc
 from node.cli.rows import CYCLES, INSTRUCTIONS, cycle_fact, words
 from node.cli.session import Access, with_access
 from node.client import Client, Recorded
 from node.queries import CycleAssetRow, CycleRow, SettlementFilter
 
+SOLUTION_WAIT_S = 10.0
+"""How long a command waits for the solution of a set-off; nodes that order find it at once, unless the book is huge."""
+
 cycle_app = typer.Typer(help="Netting cycles: run, list, show.", no_args_is_help=True)
 instruction_app = typer.Typer(
-    help="Settle: show evidence of payment, confirm it, or give up.", no_args_is_help=True
+    help="Settle: show evidence of payment, confirm it, or give up; record what is pledged.",
+    no_args_is_help=True,
 )
 
 
@@ -39,9 +45,29 @@ def run(access: Access, as_json: AsJson = False) -> None:
     with access.client() as client:
         names = Names(client.registry())
         recorded = client.run_cycle()
-        netted = [row for row in client.cycles() if row.cycle.netted_index > recorded.index]
-        found, assets = client.cycle(netted[0].number, everyone=names.is_supervisor(access.name))
-    _show_cycle(found, assets, names, as_json=as_json)
+        number = _number_of(client, recorded)
+        told = _told(client, number, names, access)
+    _show_cycle(*told, names, as_json=as_json)
+
+
+def _number_of(client: Client, recorded: Recorded) -> int:
+    """Return the cycle that an instruction began: the newest, unless another was cut off since."""
+    leaves = [row.cycle.netted_index for row in client.cycles()]
+    began = [number for number, index in enumerate(leaves, 1) if index > recorded.index]
+    return began[0] if began else len(leaves)
+
+
+def _told(
+    client: Client, number: int, names: Names, access: Access
+) -> tuple[CycleRow, tuple[CycleAssetRow, ...], Left]:
+    """Return all that there is to show of a cycle, waiting a little for a set-off that is being solved."""
+    everyone = names.is_supervisor(access.name)
+    until = time.monotonic() + SOLUTION_WAIT_S
+    while True:
+        found, assets = client.cycle(number, everyone=everyone)
+        if found.cycle.state is not CycleState.CUT_OFF or time.monotonic() >= until:
+            return found, assets, by_asset(client.unsettled(number, everyone=everyone))
+        time.sleep(0.05)
 
 
 @cycle_app.command("list")
@@ -63,68 +89,62 @@ def show(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Show a cycle by asset: gross, net, and net positions (+ receives, - pays).
+    """Show a cycle by asset: method, gross, net, net positions and movements (+ receives, - pays), what was left and why.
 
     Supervisors see everybody's net position, others their own.
     """
     with access.client() as client:
         names = Names(client.registry())
-        found, assets = client.cycle(number, everyone=names.is_supervisor(access.name))
-    _show_cycle(found, assets, names, as_json=as_json)
+        told = _told(client, number, names, access)
+    _show_cycle(*told, names, as_json=as_json)
 
 
 def _show_cycle(
-    found: CycleRow, assets: Sequence[CycleAssetRow], names: Names, *, as_json: bool
+    found: CycleRow, assets: Sequence[CycleAssetRow], left: Left, names: Names, *, as_json: bool
 ) -> None:
     if as_json:
-        print_json(cycle_fact(found) | {"assets": assets_fact(assets, names)})
+        print_json(cycle_fact(found) | {"assets": assets_fact(assets, left, names)})
         return
     state = words(CycleState(found.cycle.state).name)
     final = ", final" if found.final else ""
     console = stdout()
     console.print(
-        f"[bold]Cycle {found.number}[/] of {utc(found.cycle.netted_ms)} UTC: [bold]{state}{final}[/]"
+        f"[bold]Cycle {found.number}[/] of {utc(found.cycle.cut_off_ms)} UTC: [bold]{state}{final}[/]"
     )
     console.print(netting_table(assets, names))
-    columns = ("asset", "participant", "net position", "")
-    shown = table("Net positions", columns, ("net position",))
+    columns = ("asset", "participant", "net position", "in this cycle", "")
+    shown = table("Net positions", columns, ("net position", "in this cycle"))
     for asset in assets:
         for row in asset.rows:
-            way = "receives" if row.net > 0 else "pays" if row.net < 0 else "even"
-            net = names.scaled(row.net, asset.asset)
+            way = "receives" if row.movement > 0 else "pays" if row.movement < 0 else "even"
+            amounts = (names.scaled(units, asset.asset) for units in (row.net, row.movement))
             shown.add_row(
-                *cells(names.asset_name(asset.asset), names.party(row.participant), net, way)
+                *cells(names.asset_name(asset.asset), names.party(row.participant), *amounts, way)
             )
     console.print(shown)
-
-
-def assets_fact(assets: Sequence[CycleAssetRow], names: Names) -> dict[str, Any]:
-    """Return a cycle's result by asset as JSON."""
-    return {
-        names.asset_name(asset.asset): {
-            "obligations": asset.obligations,
-            "gross": str(asset.gross_units),
-            "net": str(asset.net_units),
-            "positions": {names.party(row.participant): str(row.net) for row in asset.rows},
-        }
-        for asset in assets
-    }
+    unsettled = unsettled_table(left, names)
+    if unsettled is not None:
+        console.print(unsettled)
+    for note in outcome_note(assets, names):
+        console.print(note)
 
 
 def netting_table(assets: Sequence[CycleAssetRow], names: Names) -> Any:
     """Return a table of what netting saved, by asset."""
-    columns = ("asset", "obligations", "gross", "net", "saved", "saved %")
-    shown = table("Netting", columns, columns[1:])
+    columns = ("asset", "method", "obligations", "gross", "net", "saved", "saved %", "discharged")
+    shown = table("Netting", columns, columns[2:])
     for asset in assets:
         gross, net = asset.gross_units, asset.net_units
         shown.add_row(
             *cells(
                 names.asset_name(asset.asset),
+                asset.method.name.lower(),
                 f"{asset.obligations:,}",
                 names.trimmed(gross, asset.asset),
                 names.trimmed(net, asset.asset),
                 names.trimmed(gross - net, asset.asset),
                 percent(gross - net, gross),
+                names.trimmed(asset.value_units, asset.asset),
             )
         )
     return shown
@@ -255,6 +275,37 @@ def confirm(access: Access, ids: Ids, as_json: AsJson = False) -> None:
 def fail(access: Access, ids: Ids, as_json: AsJson = False) -> None:
     """Give a pay-in up: its cycle fails and its obligations return to the open book."""
     _each(access, ids, "failed", lambda client, one: client.fail(*parse_id(one)), as_json=as_json)
+
+
+@instruction_app.command("pledge")
+@with_access
+def pledge(
+    access: Access,
+    participant: Annotated[str, typer.Argument(help="Name or LEI of who has pledged.")],
+    asset: Annotated[str, typer.Argument(help="Asset, such as BTC.")],
+    amount: Annotated[
+        str, typer.Argument(metavar="UNITS", help="All that is pledged, in smallest units.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Record what a participant has pledged with the settlement agent; for the agent, the central bank.
+
+    Cycles by gridlock and set-off let nobody pay more on balance than it has pledged.
+    """
+    if not (amount.isascii() and amount.isdigit()) or int(amount) > AMOUNT_MAX:
+        raise WrongUseError(
+            "BAD_AMOUNT", f"{amount!r} is no amount", "Give smallest units as digits, 0 for none."
+        )
+    with access.client() as client:
+        names = Names(client.registry())
+        number, asset_no = names.party_no(participant), names.asset_no(asset)
+        recorded = client.pledge(names.party(number), asset, int(amount))
+    if as_json:
+        fact = {"participant": names.party(number), "asset": asset, "liquidity": amount}
+        print_json(fact | {"index": recorded.index})
+        return
+    shown = names.scaled(int(amount), asset_no)
+    stdout().print(f"[green]pledged[/] {names.party(number)}: {shown} {asset}")
 
 
 def _each(

@@ -77,6 +77,7 @@ COMMANDS: dict[str, Place] = {
     ),
     "obligations": Place("node.cli.obligations", "obligations", "List obligations.", _PARTICIPATE),
     "positions": Place("node.cli.obligations", "positions", "List positions.", _PARTICIPATE),
+    "why": Place("node.cli.reasons", "why", "Why an obligation is not discharged.", _NET),
     "instructions": Place("node.cli.cycles", "instructions", "List settlement instructions.", _NET),
     "receipt": Place("node.cli.proofs", "receipt", "Take a receipt.", _PROVE),
     "verify": Place("node.cli.offline", "verify", "Check a receipt offline.", _PROVE),

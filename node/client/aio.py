@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 
 import grpc
 
+from clearing.handlers.reasons import Explanation
 from clearing.log.checkpoint import Checkpoint
 from clearing.position_proof import VerifiedPosition
 from clearing.receipt import VerifiedReceipt
@@ -32,6 +33,7 @@ from node.client.session import TIMEOUT_S, Session, aio_channel
 from node.client.trust import AUDIT, PARTICIPANT
 from node.client.writes import MessageSigner, Obligation, Recorded
 from node.keys import Passphrase
+from node.netting_queries import UnsettledRow
 from node.pb.v1 import audit_pb2, participant_pb2
 from node.profile import IdentityDirectory
 from node.queries import (
@@ -226,6 +228,18 @@ class AsyncClient:
     ) -> tuple[CycleRow, tuple[CycleAssetRow, ...]]:
         """Return a cycle and its result by asset, with one's own net positions or everyone's."""
         return await self._run(self._session.reader.cycle(number, everyone=everyone))
+
+    async def unsettled(
+        self, cycle: int, *, everyone: bool = False, rows_max: int | None = None
+    ) -> tuple[UnsettledRow, ...]:
+        """List what a cycle did not discharge of one's own obligations, or of everyone's, with the reasons."""
+        return await self._run(
+            self._session.reader.unsettled(cycle, everyone=everyone, rows_max=rows_max)
+        )
+
+    async def reason(self, submission: int, item: int, *, everyone: bool = False) -> Explanation:
+        """Return why an obligation is not discharged, and the cheapest change that would discharge it."""
+        return await self._run(self._session.reader.reason(submission, item, everyone=everyone))
 
     async def proposals(self, *, rows_max: int | None = None) -> tuple[ProposalRow, ...]:
         """List governance proposals."""

@@ -13,13 +13,15 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from clearing.errors import DecodeError
+from clearing.handlers.reasons import Explanation
 from clearing.rules.positions import Position
 from clearing.types import CycleState, InstructionState, ObligationState
-from node import wire
+from node import wire, wire_netting
 from node.anchor_queries import AnchorRow
 from node.client.calls import Call, Operation
 from node.client.errors import BadAnswerError
 from node.client.trust import ANCHOR, AUDIT, OPERATOR, PARTICIPANT, Trust
+from node.netting_queries import UnsettledRow
 from node.pb.v1 import anchor_pb2, audit_pb2, operator_pb2, participant_pb2
 from node.queries import (
     PAGE_ROWS_MAX,
@@ -136,11 +138,43 @@ class Reader:
             answer = yield Call(f"{AUDIT}QueryCycle", query, audit_pb2.QueryCycleResponse)
             for row in _read_all(wire.cycle_asset_of, answer.assets):
                 # An asset that the page's end cut comes again, with its further rows.
-                before = assets[row.asset].rows if row.asset in assets else ()
-                assets[row.asset] = replace(row, rows=before + row.rows)
+                before = assets.get(row.asset, replace(row, rows=(), potentials={}))
+                assets[row.asset] = replace(
+                    row,
+                    rows=before.rows + row.rows,
+                    potentials={**before.potentials, **row.potentials},
+                )
             if not answer.next_page_token:
                 return _read(wire.cycle_of, answer.cycle), tuple(assets.values())
             query.page_token = answer.next_page_token
+
+    def unsettled(
+        self, cycle: int, *, everyone: bool, rows_max: int | None
+    ) -> Operation[tuple[UnsettledRow, ...]]:
+        """List what a cycle did not discharge, by asset, submission and item."""
+        if everyone:
+            request: Any = audit_pb2.QueryUnsettledRequest(cycle=cycle)
+            call = Call(f"{AUDIT}QueryUnsettled", request, audit_pb2.QueryUnsettledResponse)
+        else:
+            request = participant_pb2.ListUnsettledRequest(cycle=cycle)
+            call = Call(
+                f"{PARTICIPANT}ListUnsettled", request, participant_pb2.ListUnsettledResponse
+            )
+        return self._pages(call, "obligations", wire_netting.unsettled_of, rows_max)
+
+    def reason(self, submission: int, item: int, *, everyone: bool) -> Operation[Explanation]:
+        """Return why an obligation is not discharged, and the cheapest change that would discharge it."""
+        yield from self._trust.ready()
+        asked = {"submission": submission, "item": item}
+        if everyone:
+            query = audit_pb2.QueryReasonRequest(**asked)
+            answer = yield Call(f"{AUDIT}QueryReason", query, audit_pb2.QueryReasonResponse)
+        else:
+            request = participant_pb2.GetReasonRequest(**asked)
+            answer = yield Call(
+                f"{PARTICIPANT}GetReason", request, participant_pb2.GetReasonResponse
+            )
+        return _read(wire_netting.reason_of, answer.reason)
 
     def proposals(self, *, rows_max: int | None) -> Operation[tuple[ProposalRow, ...]]:
         """List governance proposals, by log index."""

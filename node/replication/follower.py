@@ -20,6 +20,7 @@ import grpc
 import structlog
 
 from clearing.errors import DecodeError, VerificationError
+from clearing.handlers.reasons import Explanation
 from clearing.ledger import Outcome
 from clearing.log import merkle
 from clearing.log.checkpoint import Checkpoint
@@ -343,6 +344,12 @@ class Follower(Member):
         if not isinstance(self._replica, FullReplica):
             raise NotHeldError(self.leader_endpoint)
         return self._replica.machine.position_proof(participant, asset)
+
+    def explain(self, submission: int, item: int) -> Explanation | None:
+        """Say why an obligation is not discharged; see services.facade.Ledger."""
+        if not isinstance(self._replica, FullReplica):
+            raise NotHeldError(self.leader_endpoint)
+        return self._replica.machine.explain(submission, item)
 
     def standing(self) -> tuple[NodeCondition, str]:
         """Return the node's condition and one sentence about it, "" while it serves."""

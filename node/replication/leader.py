@@ -16,6 +16,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from clearing.errors import VerificationError
+from clearing.handlers.reasons import Explanation
 from clearing.ledger import BlockResult, Outcome
 from clearing.log.checkpoint import Checkpoint
 from clearing.log.keys import Signer
@@ -157,6 +158,10 @@ class Leader(Member):
     def position_proof(self, participant: int, asset: int) -> PositionProof:
         """Return one position with its audit paths; see services.facade.Ledger."""
         return self._machine.position_proof(participant, asset)
+
+    def explain(self, submission: int, item: int) -> Explanation | None:
+        """Say why an obligation is not discharged; see services.facade.Ledger."""
+        return self._machine.explain(submission, item)
 
     def standing(self) -> tuple[NodeCondition, str]:
         """Return the node's condition and one sentence about it, "" while it serves."""

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from clearing import ledger
+from clearing.handlers.reasons import Explanation, answer, ask
 from clearing.handlers.solutions import Problem, awaited
 from clearing.ledger import Block, BlockResult, Outcome
 from clearing.records.transaction import Transaction
@@ -122,6 +123,15 @@ class Machine:
             with self.store.snapshot() as view:
                 state.reader = view
                 return awaited(state)
+
+    def explain(self, submission: int, item: int) -> Explanation | None:
+        """Say why an obligation is not discharged, at the newest durable block; for any thread; see handlers/reasons."""
+        with self._moving:
+            state = copy.copy(self.state)
+            with self.store.snapshot() as view:
+                state.reader = view
+                question = ask(state, submission, item)
+        return None if question is None else answer(question)
 
     def position_proof(self, participant: int, asset: int) -> PositionProof:
         """Return one position, or its absence, with audit paths, as of the newest durable block.

@@ -20,7 +20,7 @@ from clearing.log.checkpoint import Checkpoint
 from clearing.log.note import Note
 from clearing.position_proof import make_position_proof
 from clearing.types import InstructionState, ObligationState
-from node import queries, wire
+from node import queries, wire, wire_netting
 from node.auth import caller
 from node.pb.v1 import audit_pb2, audit_pb2_grpc
 from node.rpc_errors import Refusal, refusal
@@ -34,6 +34,7 @@ from node.services.common import (
     log_size,
 )
 from node.services.facade import Ledger, LedgerView, PositionProof
+from node.services.reasons import reason, unsettled_page, with_potentials
 
 LEAVES_PER_MESSAGE_MAX = 4_096
 LEAF_BYTES_PER_MESSAGE_MAX = 1 << 20
@@ -270,12 +271,24 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
             found = queries.cycle_results(view, row.number, None, page.start, page.rows_max)
             return audit_pb2.QueryCycleResponse(
                 cycle=wire.cycle_message(row),
-                assets=map(wire.cycle_asset_message, found.rows),
+                assets=map(wire.cycle_asset_message, with_potentials(view, found.rows)),
                 next_page_token=page.token(found.next_key),
                 as_of=wire.head_message(view.tip),
             )
 
         return await self._reading.view(read)
+
+    async def QueryUnsettled(self, request: audit_pb2.QueryUnsettledRequest, context: Any) -> Any:
+        """List everybody's obligations that a cycle did not discharge wholly."""
+        del context
+        answer = audit_pb2.QueryUnsettledResponse
+        return await unsettled_page(self._reading, request, caller().number, None, answer)
+
+    async def QueryReason(self, request: audit_pb2.QueryReasonRequest, context: Any) -> Any:
+        """Say why any obligation is not discharged."""
+        del context
+        found = await reason(self._reading, request.submission, request.item, None)
+        return audit_pb2.QueryReasonResponse(reason=wire_netting.reason_message(found))
 
 
 def _checkpoint_since(

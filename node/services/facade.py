@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from clearing.errors import ClearingError
+from clearing.handlers.reasons import Explanation
 from clearing.ledger import Outcome
 from clearing.log import merkle
 from clearing.records.transaction import Transaction
@@ -266,6 +267,12 @@ class Ledger(Protocol):
         """Return one position with its audit paths, as the newest committed block left it.
 
         Raises: VerificationError: no such participant or asset; NotHeldError: on a witness replica.
+        """
+
+    def explain(self, submission: int, item: int) -> Explanation | None:
+        """Say why an obligation is not discharged, at the newest committed block; None where there is no such one.
+
+        It may take seconds, in which the ledger goes on. Raises: NotHeldError: on a witness replica.
         """
 
     def latest_note(self) -> bytes | None:

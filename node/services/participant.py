@@ -22,7 +22,7 @@ from clearing.records.obligation import SECRET_BYTES, items_view
 from clearing.records.submission import Submission
 from clearing.records.transaction import Transaction, actor_of, decode_transaction
 from clearing.types import CycleState, InstructionState, ObligationState
-from node import queries, wire
+from node import queries, wire, wire_netting
 from node.auth import Caller, caller
 from node.pb.v1 import participant_pb2, participant_pb2_grpc, types_pb2
 from node.rpc_errors import Refusal, malformed, refusal, rejection
@@ -35,6 +35,7 @@ from node.services.common import (
     log_size,
 )
 from node.services.facade import Ledger, LedgerView, OutcomeUnknownError
+from node.services.reasons import reason, unsettled_page, with_potentials
 from node.services.trees import ItemTrees
 
 CLIENT_ID_BYTES = 16
@@ -208,11 +209,26 @@ class ParticipantService(participant_pb2_grpc.ParticipantServiceServicer):
             found = queries.cycle_results(view, row.number, number)
             return participant_pb2.GetCycleResponse(
                 cycle=wire.cycle_message(row),
-                assets=map(wire.cycle_asset_message, found.rows),
+                assets=map(wire.cycle_asset_message, with_potentials(view, found.rows)),
                 as_of=wire.head_message(view.tip),
             )
 
         return await self._reading.view(read)
+
+    async def ListUnsettled(
+        self, request: participant_pb2.ListUnsettledRequest, context: Any
+    ) -> Any:
+        """List the caller's obligations that a cycle did not discharge wholly."""
+        del context
+        number = caller().number
+        answer = participant_pb2.ListUnsettledResponse
+        return await unsettled_page(self._reading, request, number, number, answer)
+
+    async def GetReason(self, request: participant_pb2.GetReasonRequest, context: Any) -> Any:
+        """Say why an obligation of the caller is not discharged."""
+        del context
+        found = await reason(self._reading, request.submission, request.item, caller().number)
+        return participant_pb2.GetReasonResponse(reason=wire_netting.reason_message(found))
 
     async def GetReceipt(self, request: participant_pb2.GetReceiptRequest, context: Any) -> Any:
         """Make a receipt."""

@@ -891,3 +891,117 @@ class QueryCycleResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___QueryCycleResponse: _TypeAlias = QueryCycleResponse  # noqa: Y015
+
+@_typing.final
+class QueryUnsettledRequest(_message.Message):
+    """Which cycle, and which page."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CYCLE_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    cycle: _builtins.int
+    """Its number, from 1."""
+    page_size: _builtins.int
+    """Most rows wanted: 0 asks for 1,000, more than 10,000 is read as 10,000."""
+    page_token: _builtins.str
+    """Empty for the first page, else `next_page_token` of the page before."""
+    def __init__(
+        self,
+        *,
+        cycle: _builtins.int = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cycle", b"cycle", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueryUnsettledRequest: _TypeAlias = QueryUnsettledRequest  # noqa: Y015
+
+@_typing.final
+class QueryUnsettledResponse(_message.Message):
+    """A page of obligations that a cycle did not discharge wholly."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBLIGATIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Asks for the next page; empty on the last. Valid on any node. Local."""
+    @_builtins.property
+    def obligations(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.UnsettledObligation]:
+        """Everybody's, by asset, submission and item, ascending."""
+
+    @_builtins.property
+    def as_of(self) -> _types_pb2.LedgerHead:
+        """What this page describes."""
+
+    def __init__(
+        self,
+        *,
+        obligations: _abc.Iterable[_types_pb2.UnsettledObligation] | None = ...,
+        next_page_token: _builtins.str = ...,
+        as_of: _types_pb2.LedgerHead | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "next_page_token", b"next_page_token", "obligations", b"obligations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueryUnsettledResponse: _TypeAlias = QueryUnsettledResponse  # noqa: Y015
+
+@_typing.final
+class QueryReasonRequest(_message.Message):
+    """Which obligation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBMISSION_FIELD_NUMBER: _builtins.int
+    ITEM_FIELD_NUMBER: _builtins.int
+    submission: _builtins.int
+    """Log index of its submission."""
+    item: _builtins.int
+    """Its item number."""
+    def __init__(
+        self,
+        *,
+        submission: _builtins.int = ...,
+        item: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["item", b"item", "submission", b"submission"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueryReasonRequest: _TypeAlias = QueryReasonRequest  # noqa: Y015
+
+@_typing.final
+class QueryReasonResponse(_message.Message):
+    """Why it is not discharged."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def reason(self) -> _types_pb2.Reason:
+        """The answer, for a cycle that would be cut off with the newest block here."""
+
+    def __init__(
+        self,
+        *,
+        reason: _types_pb2.Reason | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueryReasonResponse: _TypeAlias = QueryReasonResponse  # noqa: Y015

@@ -95,6 +95,16 @@ class AuditServiceStub:
                 request_serializer=node_dot_pb_dot_v1_dot_audit__pb2.QueryCycleRequest.SerializeToString,
                 response_deserializer=node_dot_pb_dot_v1_dot_audit__pb2.QueryCycleResponse.FromString,
                 _registered_method=True)
+        self.QueryUnsettled = channel.unary_unary(
+                '/clearing.v1.AuditService/QueryUnsettled',
+                request_serializer=node_dot_pb_dot_v1_dot_audit__pb2.QueryUnsettledRequest.SerializeToString,
+                response_deserializer=node_dot_pb_dot_v1_dot_audit__pb2.QueryUnsettledResponse.FromString,
+                _registered_method=True)
+        self.QueryReason = channel.unary_unary(
+                '/clearing.v1.AuditService/QueryReason',
+                request_serializer=node_dot_pb_dot_v1_dot_audit__pb2.QueryReasonRequest.SerializeToString,
+                response_deserializer=node_dot_pb_dot_v1_dot_audit__pb2.QueryReasonResponse.FromString,
+                _registered_method=True)
 
 
 class AuditServiceServicer:
@@ -194,6 +204,20 @@ class AuditServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def QueryUnsettled(self, request, context):
+        """Supervisors: list all obligations that a cycle did not discharge wholly, by asset, submission and item, ascending.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def QueryReason(self, request, context):
+        """Supervisors: say why any obligation is not discharged, and the cheapest change that would. Errors: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AuditServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -256,6 +280,16 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.QueryCycle,
                     request_deserializer=node_dot_pb_dot_v1_dot_audit__pb2.QueryCycleRequest.FromString,
                     response_serializer=node_dot_pb_dot_v1_dot_audit__pb2.QueryCycleResponse.SerializeToString,
+            ),
+            'QueryUnsettled': grpc.unary_unary_rpc_method_handler(
+                    servicer.QueryUnsettled,
+                    request_deserializer=node_dot_pb_dot_v1_dot_audit__pb2.QueryUnsettledRequest.FromString,
+                    response_serializer=node_dot_pb_dot_v1_dot_audit__pb2.QueryUnsettledResponse.SerializeToString,
+            ),
+            'QueryReason': grpc.unary_unary_rpc_method_handler(
+                    servicer.QueryReason,
+                    request_deserializer=node_dot_pb_dot_v1_dot_audit__pb2.QueryReasonRequest.FromString,
+                    response_serializer=node_dot_pb_dot_v1_dot_audit__pb2.QueryReasonResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -583,6 +617,60 @@ class AuditService:
             '/clearing.v1.AuditService/QueryCycle',
             node_dot_pb_dot_v1_dot_audit__pb2.QueryCycleRequest.SerializeToString,
             node_dot_pb_dot_v1_dot_audit__pb2.QueryCycleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def QueryUnsettled(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/clearing.v1.AuditService/QueryUnsettled',
+            node_dot_pb_dot_v1_dot_audit__pb2.QueryUnsettledRequest.SerializeToString,
+            node_dot_pb_dot_v1_dot_audit__pb2.QueryUnsettledResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def QueryReason(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/clearing.v1.AuditService/QueryReason',
+            node_dot_pb_dot_v1_dot_audit__pb2.QueryReasonRequest.SerializeToString,
+            node_dot_pb_dot_v1_dot_audit__pb2.QueryReasonResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -75,6 +75,10 @@ class AuditServiceStub:
     """Supervisors: list settlement instructions of all parties, by cycle and number, ascending."""
     QueryCycle: _grpc.UnaryUnaryMultiCallable[_audit_pb2.QueryCycleRequest, _audit_pb2.QueryCycleResponse]
     """Supervisors: show one cycle with every participant's net position, page by page. Errors: NOT_FOUND."""
+    QueryUnsettled: _grpc.UnaryUnaryMultiCallable[_audit_pb2.QueryUnsettledRequest, _audit_pb2.QueryUnsettledResponse]
+    """Supervisors: list all obligations that a cycle did not discharge wholly, by asset, submission and item, ascending."""
+    QueryReason: _grpc.UnaryUnaryMultiCallable[_audit_pb2.QueryReasonRequest, _audit_pb2.QueryReasonResponse]
+    """Supervisors: say why any obligation is not discharged, and the cheapest change that would. Errors: NOT_FOUND."""
 
 @_typing.type_check_only
 class AuditServiceAsyncStub(AuditServiceStub):
@@ -118,6 +122,10 @@ class AuditServiceAsyncStub(AuditServiceStub):
     """Supervisors: list settlement instructions of all parties, by cycle and number, ascending."""
     QueryCycle: _aio.UnaryUnaryMultiCallable[_audit_pb2.QueryCycleRequest, _audit_pb2.QueryCycleResponse]  # type: ignore[assignment]
     """Supervisors: show one cycle with every participant's net position, page by page. Errors: NOT_FOUND."""
+    QueryUnsettled: _aio.UnaryUnaryMultiCallable[_audit_pb2.QueryUnsettledRequest, _audit_pb2.QueryUnsettledResponse]  # type: ignore[assignment]
+    """Supervisors: list all obligations that a cycle did not discharge wholly, by asset, submission and item, ascending."""
+    QueryReason: _aio.UnaryUnaryMultiCallable[_audit_pb2.QueryReasonRequest, _audit_pb2.QueryReasonResponse]  # type: ignore[assignment]
+    """Supervisors: say why any obligation is not discharged, and the cheapest change that would. Errors: NOT_FOUND."""
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
     """Heads, proofs, leaves and queries."""
@@ -230,5 +238,21 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_audit_pb2.QueryCycleResponse, _abc.Awaitable[_audit_pb2.QueryCycleResponse]]:
         """Supervisors: show one cycle with every participant's net position, page by page. Errors: NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def QueryUnsettled(
+        self,
+        request: _audit_pb2.QueryUnsettledRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.QueryUnsettledResponse, _abc.Awaitable[_audit_pb2.QueryUnsettledResponse]]:
+        """Supervisors: list all obligations that a cycle did not discharge wholly, by asset, submission and item, ascending."""
+
+    @_abc_1.abstractmethod
+    def QueryReason(
+        self,
+        request: _audit_pb2.QueryReasonRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.QueryReasonResponse, _abc.Awaitable[_audit_pb2.QueryReasonResponse]]:
+        """Supervisors: say why any obligation is not discharged, and the cheapest change that would. Errors: NOT_FOUND."""
 
 def add_AuditServiceServicer_to_server(servicer: AuditServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

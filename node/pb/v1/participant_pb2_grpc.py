@@ -75,6 +75,16 @@ class ParticipantServiceStub:
                 request_serializer=node_dot_pb_dot_v1_dot_participant__pb2.GetCycleRequest.SerializeToString,
                 response_deserializer=node_dot_pb_dot_v1_dot_participant__pb2.GetCycleResponse.FromString,
                 _registered_method=True)
+        self.ListUnsettled = channel.unary_unary(
+                '/clearing.v1.ParticipantService/ListUnsettled',
+                request_serializer=node_dot_pb_dot_v1_dot_participant__pb2.ListUnsettledRequest.SerializeToString,
+                response_deserializer=node_dot_pb_dot_v1_dot_participant__pb2.ListUnsettledResponse.FromString,
+                _registered_method=True)
+        self.GetReason = channel.unary_unary(
+                '/clearing.v1.ParticipantService/GetReason',
+                request_serializer=node_dot_pb_dot_v1_dot_participant__pb2.GetReasonRequest.SerializeToString,
+                response_deserializer=node_dot_pb_dot_v1_dot_participant__pb2.GetReasonResponse.FromString,
+                _registered_method=True)
         self.GetReceipt = channel.unary_unary(
                 '/clearing.v1.ParticipantService/GetReceipt',
                 request_serializer=node_dot_pb_dot_v1_dot_participant__pb2.GetReceiptRequest.SerializeToString,
@@ -155,6 +165,21 @@ class ParticipantServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListUnsettled(self, request, context):
+        """List the caller's obligations that a cycle did not discharge wholly, with reasons, by asset, submission and item.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetReason(self, request, context):
+        """Say why an obligation of which the caller is a party is not discharged, and the cheapest change that would discharge
+        it. It may take a second or two in a large book. Errors: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetReceipt(self, request, context):
         """Make a receipt that verifies offline, for an obligation of which the caller is a party, for a whole submission
         that it made, or for an instruction that it gave.
@@ -215,6 +240,16 @@ def add_ParticipantServiceServicer_to_server(servicer, server):
                     servicer.GetCycle,
                     request_deserializer=node_dot_pb_dot_v1_dot_participant__pb2.GetCycleRequest.FromString,
                     response_serializer=node_dot_pb_dot_v1_dot_participant__pb2.GetCycleResponse.SerializeToString,
+            ),
+            'ListUnsettled': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUnsettled,
+                    request_deserializer=node_dot_pb_dot_v1_dot_participant__pb2.ListUnsettledRequest.FromString,
+                    response_serializer=node_dot_pb_dot_v1_dot_participant__pb2.ListUnsettledResponse.SerializeToString,
+            ),
+            'GetReason': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetReason,
+                    request_deserializer=node_dot_pb_dot_v1_dot_participant__pb2.GetReasonRequest.FromString,
+                    response_serializer=node_dot_pb_dot_v1_dot_participant__pb2.GetReasonResponse.SerializeToString,
             ),
             'GetReceipt': grpc.unary_unary_rpc_method_handler(
                     servicer.GetReceipt,
@@ -444,6 +479,60 @@ class ParticipantService:
             '/clearing.v1.ParticipantService/GetCycle',
             node_dot_pb_dot_v1_dot_participant__pb2.GetCycleRequest.SerializeToString,
             node_dot_pb_dot_v1_dot_participant__pb2.GetCycleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListUnsettled(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/clearing.v1.ParticipantService/ListUnsettled',
+            node_dot_pb_dot_v1_dot_participant__pb2.ListUnsettledRequest.SerializeToString,
+            node_dot_pb_dot_v1_dot_participant__pb2.ListUnsettledResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReason(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/clearing.v1.ParticipantService/GetReason',
+            node_dot_pb_dot_v1_dot_participant__pb2.GetReasonRequest.SerializeToString,
+            node_dot_pb_dot_v1_dot_participant__pb2.GetReasonResponse.FromString,
             options,
             channel_credentials,
             insecure,

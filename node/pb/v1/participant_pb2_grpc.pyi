@@ -64,6 +64,12 @@ class ParticipantServiceStub:
     """List all cycles, ascending."""
     GetCycle: _grpc.UnaryUnaryMultiCallable[_participant_pb2.GetCycleRequest, _participant_pb2.GetCycleResponse]
     """Show one cycle with the caller's own net positions. Errors: NOT_FOUND."""
+    ListUnsettled: _grpc.UnaryUnaryMultiCallable[_participant_pb2.ListUnsettledRequest, _participant_pb2.ListUnsettledResponse]
+    """List the caller's obligations that a cycle did not discharge wholly, with reasons, by asset, submission and item."""
+    GetReason: _grpc.UnaryUnaryMultiCallable[_participant_pb2.GetReasonRequest, _participant_pb2.GetReasonResponse]
+    """Say why an obligation of which the caller is a party is not discharged, and the cheapest change that would discharge
+    it. It may take a second or two in a large book. Errors: NOT_FOUND.
+    """
     GetReceipt: _grpc.UnaryUnaryMultiCallable[_participant_pb2.GetReceiptRequest, _participant_pb2.GetReceiptResponse]
     """Make a receipt that verifies offline, for an obligation of which the caller is a party, for a whole submission
     that it made, or for an instruction that it gave.
@@ -105,6 +111,12 @@ class ParticipantServiceAsyncStub(ParticipantServiceStub):
     """List all cycles, ascending."""
     GetCycle: _aio.UnaryUnaryMultiCallable[_participant_pb2.GetCycleRequest, _participant_pb2.GetCycleResponse]  # type: ignore[assignment]
     """Show one cycle with the caller's own net positions. Errors: NOT_FOUND."""
+    ListUnsettled: _aio.UnaryUnaryMultiCallable[_participant_pb2.ListUnsettledRequest, _participant_pb2.ListUnsettledResponse]  # type: ignore[assignment]
+    """List the caller's obligations that a cycle did not discharge wholly, with reasons, by asset, submission and item."""
+    GetReason: _aio.UnaryUnaryMultiCallable[_participant_pb2.GetReasonRequest, _participant_pb2.GetReasonResponse]  # type: ignore[assignment]
+    """Say why an obligation of which the caller is a party is not discharged, and the cheapest change that would discharge
+    it. It may take a second or two in a large book. Errors: NOT_FOUND.
+    """
     GetReceipt: _aio.UnaryUnaryMultiCallable[_participant_pb2.GetReceiptRequest, _participant_pb2.GetReceiptResponse]  # type: ignore[assignment]
     """Make a receipt that verifies offline, for an obligation of which the caller is a party, for a whole submission
     that it made, or for an instruction that it gave.
@@ -191,6 +203,24 @@ class ParticipantServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_participant_pb2.GetCycleResponse, _abc.Awaitable[_participant_pb2.GetCycleResponse]]:
         """Show one cycle with the caller's own net positions. Errors: NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def ListUnsettled(
+        self,
+        request: _participant_pb2.ListUnsettledRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_participant_pb2.ListUnsettledResponse, _abc.Awaitable[_participant_pb2.ListUnsettledResponse]]:
+        """List the caller's obligations that a cycle did not discharge wholly, with reasons, by asset, submission and item."""
+
+    @_abc_1.abstractmethod
+    def GetReason(
+        self,
+        request: _participant_pb2.GetReasonRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_participant_pb2.GetReasonResponse, _abc.Awaitable[_participant_pb2.GetReasonResponse]]:
+        """Say why an obligation of which the caller is a party is not discharged, and the cheapest change that would discharge
+        it. It may take a second or two in a large book. Errors: NOT_FOUND.
+        """
 
     @_abc_1.abstractmethod
     def GetReceipt(

@@ -391,6 +391,42 @@ REQUEST_STATE_CHECKPOINTED: RequestState.ValueType  # 3
 """Covered by a checkpoint with the quorum's cosignatures: final."""
 Global___RequestState: _TypeAlias = RequestState  # noqa: Y015
 
+class _UnsettledReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UnsettledReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UnsettledReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    UNSETTLED_REASON_UNSPECIFIED: _UnsettledReason.ValueType  # 0
+    """None: its state says all."""
+    UNSETTLED_REASON_LIQUIDITY: _UnsettledReason.ValueType  # 1
+    """The participant has not pledged enough liquidity."""
+    UNSETTLED_REASON_CAP: _UnsettledReason.ValueType  # 2
+    """The participant's net debit cap is too low."""
+    UNSETTLED_REASON_COUNTERCLAIM: _UnsettledReason.ValueType  # 3
+    """The participant owes too little back; no ledger cycle says this."""
+    UNSETTLED_REASON_CYCLE: _UnsettledReason.ValueType  # 4
+    """No circle of obligations leads back to the participant for the rest."""
+    UNSETTLED_REASON_EXCLUDED: _UnsettledReason.ValueType  # 5
+    """The participant's licence is not in force."""
+
+class UnsettledReason(_UnsettledReason, metaclass=_UnsettledReasonEnumTypeWrapper):
+    """Why a cycle did not discharge an obligation, or not all of it."""
+
+UNSETTLED_REASON_UNSPECIFIED: UnsettledReason.ValueType  # 0
+"""None: its state says all."""
+UNSETTLED_REASON_LIQUIDITY: UnsettledReason.ValueType  # 1
+"""The participant has not pledged enough liquidity."""
+UNSETTLED_REASON_CAP: UnsettledReason.ValueType  # 2
+"""The participant's net debit cap is too low."""
+UNSETTLED_REASON_COUNTERCLAIM: UnsettledReason.ValueType  # 3
+"""The participant owes too little back; no ledger cycle says this."""
+UNSETTLED_REASON_CYCLE: UnsettledReason.ValueType  # 4
+"""No circle of obligations leads back to the participant for the rest."""
+UNSETTLED_REASON_EXCLUDED: UnsettledReason.ValueType  # 5
+"""The participant's licence is not in force."""
+Global___UnsettledReason: _TypeAlias = UnsettledReason  # noqa: Y015
+
 @_typing.final
 class Participant(_message.Message):
     """One licensed party of the register."""
@@ -849,6 +885,7 @@ class CyclePosition(_message.Message):
     NET_UNITS_FIELD_NUMBER: _builtins.int
     KEPT_DEBIT_UNITS_FIELD_NUMBER: _builtins.int
     KEPT_CREDIT_UNITS_FIELD_NUMBER: _builtins.int
+    POTENTIAL_FIELD_NUMBER: _builtins.int
     participant: _builtins.int
     """Whose. Agreed."""
     debit_units: _builtins.str
@@ -861,6 +898,8 @@ class CyclePosition(_message.Message):
     """What of the debit the cycle does not discharge, decimal, smallest units. Agreed."""
     kept_credit_units: _builtins.str
     """What of the credit the cycle does not discharge, decimal, smallest units. Agreed."""
+    potential: _builtins.int
+    """The potential that the set-off solution gives the participant, 0 without one. Agreed."""
     def __init__(
         self,
         *,
@@ -870,10 +909,11 @@ class CyclePosition(_message.Message):
         net_units: _builtins.str = ...,
         kept_debit_units: _builtins.str = ...,
         kept_credit_units: _builtins.str = ...,
+        potential: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_units", b"credit_units", "debit_units", b"debit_units", "kept_credit_units", b"kept_credit_units", "kept_debit_units", b"kept_debit_units", "net_units", b"net_units", "participant", b"participant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_units", b"credit_units", "debit_units", b"debit_units", "kept_credit_units", b"kept_credit_units", "kept_debit_units", b"kept_debit_units", "net_units", b"net_units", "participant", b"participant", "potential", b"potential"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -994,3 +1034,123 @@ class Position(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cap_units) -> _WhichOneofReturnType__cap_units | None: ...
 
 Global___Position: _TypeAlias = Position  # noqa: Y015
+
+@_typing.final
+class UnsettledObligation(_message.Message):
+    """An obligation that a cycle cut off and did not discharge wholly."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBMISSION_FIELD_NUMBER: _builtins.int
+    ITEM_FIELD_NUMBER: _builtins.int
+    ASSET_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    PARTICIPANT_FIELD_NUMBER: _builtins.int
+    SHORT_UNITS_FIELD_NUMBER: _builtins.int
+    submission: _builtins.int
+    """Log index of its submission. Agreed."""
+    item: _builtins.int
+    """Its item number. Agreed."""
+    asset: _builtins.int
+    """Registry number of its asset. Agreed."""
+    reason: Global___UnsettledReason.ValueType
+    """What stood against it. Agreed."""
+    participant: _builtins.int
+    """Whose limit or claim that is. Agreed."""
+    short_units: _builtins.str
+    """How much is missing, or by set-off how much is left, decimal, smallest units. Agreed."""
+    def __init__(
+        self,
+        *,
+        submission: _builtins.int = ...,
+        item: _builtins.int = ...,
+        asset: _builtins.int = ...,
+        reason: Global___UnsettledReason.ValueType = ...,
+        participant: _builtins.int = ...,
+        short_units: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset", b"asset", "item", b"item", "participant", b"participant", "reason", b"reason", "short_units", b"short_units", "submission", b"submission"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnsettledObligation: _TypeAlias = UnsettledObligation  # noqa: Y015
+
+@_typing.final
+class Reason(_message.Message):
+    """Why an obligation is not discharged, were a cycle cut off with the newest block."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    SETTLES_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    PARTICIPANT_FIELD_NUMBER: _builtins.int
+    SHORT_UNITS_FIELD_NUMBER: _builtins.int
+    RELIEF_FIELD_NUMBER: _builtins.int
+    state: Global___ObligationState.ValueType
+    """Where it stands. Agreed."""
+    method: Global___NettingMethod.ValueType
+    """How its asset is netted. Agreed."""
+    settles: _builtins.bool
+    """Whether a cycle cut off now would discharge it wholly. Agreed."""
+    reason: Global___UnsettledReason.ValueType
+    """What stands against it, unspecified where its state says all. Agreed."""
+    participant: _builtins.int
+    """Whose limit or claim that is; nothing where reason is unspecified. Agreed."""
+    short_units: _builtins.str
+    """How much is missing, decimal, smallest units. Agreed."""
+    @_builtins.property
+    def relief(self) -> Global___Relief:
+        """The cheapest change that discharges it; left out where none of liquidity or cap helps. Agreed."""
+
+    def __init__(
+        self,
+        *,
+        state: Global___ObligationState.ValueType = ...,
+        method: Global___NettingMethod.ValueType = ...,
+        settles: _builtins.bool = ...,
+        reason: Global___UnsettledReason.ValueType = ...,
+        participant: _builtins.int = ...,
+        short_units: _builtins.str = ...,
+        relief: Global___Relief | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["relief", b"relief"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["method", b"method", "participant", b"participant", "reason", b"reason", "relief", b"relief", "settles", b"settles", "short_units", b"short_units", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reason: _TypeAlias = Reason  # noqa: Y015
+
+@_typing.final
+class Relief(_message.Message):
+    """A change of what one participant may owe on balance."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTICIPANT_FIELD_NUMBER: _builtins.int
+    LIQUIDITY_UNITS_FIELD_NUMBER: _builtins.int
+    CAP_UNITS_FIELD_NUMBER: _builtins.int
+    participant: _builtins.int
+    """Whose limits. Agreed."""
+    liquidity_units: _builtins.str
+    """How much more liquidity it must pledge, decimal, smallest units. Agreed."""
+    cap_units: _builtins.str
+    """By how much its net debit cap must rise, decimal, smallest units. Agreed."""
+    def __init__(
+        self,
+        *,
+        participant: _builtins.int = ...,
+        liquidity_units: _builtins.str = ...,
+        cap_units: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cap_units", b"cap_units", "liquidity_units", b"liquidity_units", "participant", b"participant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Relief: _TypeAlias = Relief  # noqa: Y015
