@@ -32,7 +32,7 @@ PINNED = VECTORS["scenario"]
 ENGINES = {LeafKind.VALIDATORS, LeafKind.MISBEHAVIOUR}
 """Written only where a consensus engine orders: tests/clearing/handlers/test_validators.py."""
 ANCHORS = {Table.ANCHORS}
-"""Written only where checkpoints are anchored: tests/clearing/handlers/test_anchors.py."""
+"""Written only where checkpoints are anchored: tests/clearing/rules/test_anchors.py."""
 
 
 def run_scenario() -> Net:
