@@ -83,6 +83,7 @@ RULES: Mapping[str, Rule] = {
     f"{_V1}AuditService/QueryReason": Rule.SUPERVISOR,
     f"{_V1}AnchorService/ListAnchors": Rule.PUBLIC,
     f"{_V1}AnchorService/GetAnchorProofs": Rule.PUBLIC,
+    f"{_V1}AnchorService/GetBitcoinHeaders": Rule.PUBLIC,
     f"{_V1}AnchorService/GetAnchoringStatus": Rule.OPERATOR,
     f"{_V1}AnchorService/AnchorNow": Rule.OPERATOR,
     f"{_V1}OperatorService/GetStatus": Rule.OPERATOR,

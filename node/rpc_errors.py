@@ -63,6 +63,7 @@ class Refusal(enum.StrEnum):
     ROLLBACK = "ROLLBACK"
     WRONG_NETWORK = "WRONG_NETWORK"
     UNKNOWN_HEAD = "UNKNOWN_HEAD"
+    BITCOIN_UNAVAILABLE = "BITCOIN_UNAVAILABLE"
     OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN"
     INTERNAL = "INTERNAL"
 
@@ -123,6 +124,10 @@ _REFUSALS: dict[Refusal, tuple[grpc.StatusCode, str]] = {
     Refusal.UNKNOWN_HEAD: (
         grpc.StatusCode.NOT_FOUND,
         "Cosign only heads that this leader has sent.",
+    ),
+    Refusal.BITCOIN_UNAVAILABLE: (
+        grpc.StatusCode.UNAVAILABLE,
+        "Try again later, or take what you asked for from a Bitcoin node of your own.",
     ),
     Refusal.OUTCOME_UNKNOWN: (
         grpc.StatusCode.UNAVAILABLE,

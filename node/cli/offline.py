@@ -285,10 +285,10 @@ def _show_facts(facts: dict[str, Any]) -> None:
             shown.add_row(*cells(name, value))
     console.print(shown)
     if "existed_by" in facts:
-        _show_clocks(facts)
+        show_clocks(facts)
 
 
-def _show_clocks(facts: dict[str, Any]) -> None:
+def show_clocks(facts: dict[str, Any]) -> None:
     """Print the two times of an anchored receipt, and what each is worth."""
     console, by, final_at_s = stdout(), facts["existed_by"], facts["final_at_s"]
     final = "not shown: the trust asks for no cosignatures"

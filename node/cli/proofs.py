@@ -17,11 +17,13 @@ import typer
 from clearing.errors import VerificationError
 from clearing.log import merkle
 from clearing.log.keys import VerifierKey
-from node.cli.errors import WrongUseError
+from node.cli.errors import CheckFailedError, WrongUseError
+from node.cli.offline import anchored_facts, parse_pin, show_clocks
 from node.cli.options import AsJson
 from node.cli.render import print_json, progress, stderr, stdout
 from node.cli.session import Access, with_access
 from node.client import Client
+from node.client.anchored import AnchoredOptions, HeaderReader
 from node.client.memory import Seen
 from node.tiles_export import export_tiles
 
@@ -46,6 +48,33 @@ def parse_receipt_id(text: str) -> tuple[int, int | None]:
     return int(index), int(item) if colon else None
 
 
+Anchored = Annotated[
+    bool,
+    typer.Option(
+        "--anchored",
+        help="Add the second clock: the Bitcoin anchor that covers the record, its timestamp proof and the headers.",
+    ),
+]
+Depth = Annotated[
+    int, typer.Option(min=1, max=100_000, help="With --anchored: confirmations to demand.")
+]
+BitcoinHeader = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HEIGHT:HASH",
+        help="With --anchored: a Bitcoin block that you trust, which the headers must hold.",
+    ),
+]
+BitcoinNode = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="With --anchored: take the headers from a Bitcoin node of yours, http://user:password@host:port, "
+        "not from the ledger's.",
+    ),
+]
+
+
 @with_access
 def receipt(
     access: Access,
@@ -59,37 +88,90 @@ def receipt(
         Path | None,
         typer.Option(metavar="FILE", help="Where the receipt goes; standard output if left out."),
     ] = None,
+    anchored: Anchored = False,
+    depth: Depth = 6,
+    bitcoin_header: BitcoinHeader = None,
+    bitcoin_node: BitcoinNode = None,
     as_json: AsJson = False,
 ) -> None:
     """Take a receipt: a file that proves for ever, offline, what was recorded.
 
     With an item it opens that obligation; without, it proves the submission as a whole. It waits until a quorum has
-    made the record final, and is verified before it is written.
+    made the record final, and is verified before it is written. An anchored receipt proves besides by which Bitcoin
+    block the record existed.
     """
     index, item = parse_receipt_id(what)
     if as_json and out is None:
         raise WrongUseError("USAGE", "--json needs --out", "Name the receipt's file.")
-    with access.client() as client:
-        data, proven = client.receipt(index, item)
+    if not anchored and (bitcoin_header or bitcoin_node):
+        raise WrongUseError(
+            "USAGE", "--bitcoin-header and --bitcoin-node go with --anchored", "Add --anchored."
+        )
+    facts: dict[str, Any] = {"submission": index, "item": item, "file": str(out)}
+    if anchored:
+        # A long chain of headers takes its time.
+        with access.client(timeout_s=_HEADERS_TIMEOUT_S) as client:
+            data, size, more = _anchored(client, (index, item), depth, bitcoin_header, bitcoin_node)
+        facts |= more
+    else:
+        with access.client() as client:
+            data, proven = client.receipt(index, item)
+        size = proven.checkpoint.size
     if out is None:
         sys.stdout.write(data.decode())
         return
     out.write_bytes(data)
     if as_json:
-        print_json(
-            {
-                "submission": index,
-                "item": item,
-                "file": str(out),
-                "bytes": len(data),
-                "final_size": proven.checkpoint.size,
-            }
-        )
+        print_json(facts | {"bytes": len(data), "final_size": size})
         return
     policy = access.identity.profile.policy_path
     console = stdout()
     console.print(f"[green]written[/] {out}, {len(data):,} bytes", soft_wrap=True)
+    if anchored:
+        show_clocks(facts)
     console.print(f"check it with: clearing verify {out} --policy {policy}", soft_wrap=True)
+
+
+_HEADERS_TIMEOUT_S = 180.0
+
+
+def _anchored(
+    client: Client, what: tuple[int, int | None], depth: int, header: str | None, node: str | None
+) -> tuple[bytes, int, dict[str, Any]]:
+    """Return an anchored receipt, the size of its checkpoint, and both its times as facts."""
+    pin = None if header is None else parse_pin(header)
+    source = None if node is None else header_source(node)
+    options = AnchoredOptions(depth_min=depth, pin=pin, headers=source)
+    data, proven = client.anchored_receipt(*what, options)
+    facts = anchored_facts(proven)
+    clocks = {name: facts[name] for name in ("final_at_s", "existed_by")}
+    return data, proven.receipt.checkpoint.size, clocks
+
+
+def header_source(url: str) -> HeaderReader:
+    """Return what reads headers from a Bitcoin node of the user's own.
+
+    Raises: WrongUseError: the URL is none.
+    """
+    # The formats' libraries come with the extra `bitcoin`.
+    from node.workers.anchoring.headers import HeaderSource  # noqa: PLC0415
+    from node.workers.anchoring.rpc import BitcoinError, BitcoinRpc  # noqa: PLC0415
+
+    rpc = BitcoinRpc(url)
+
+    def read(start_height: int) -> bytes:
+        try:
+            return HeaderSource(rpc).read(start_height)
+        except BitcoinError as error:
+            raise CheckFailedError(
+                "BITCOIN_NODE",
+                str(error),
+                "Check --bitcoin-node; without it the ledger's node is asked.",
+            ) from error
+        finally:
+            rpc.close()
+
+    return read
 
 
 @dataclass(frozen=True, slots=True)

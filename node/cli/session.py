@@ -24,6 +24,7 @@ from node.client import (
     Client,
     ClientError,
     EvidenceError,
+    NotAnchoredError,
     OutcomeUnknownError,
     RejectedError,
     TlsError,
@@ -41,6 +42,9 @@ RUNS = "Check that the node runs and that the endpoint is right."
 """What to do when a node does not answer."""
 
 _RESUME = "It is kept in the outbox: `clearing resume` sends it again; it counts once."
+_ANCHORED = (
+    "Wait for the anchor and its confirmations: `clearing anchor list`; --depth asks for fewer."
+)
 _EITHER = "Give --dir DIR --as NAME for a test network of this machine, or --identity DIR [--endpoint HOST:PORT]."
 
 
@@ -95,6 +99,8 @@ def told(error: ClientError) -> CliError:
         return CheckFailedError("OUTCOME_UNKNOWN", str(error), _RESUME)
     if isinstance(error, EvidenceError):
         return CheckFailedError("EVIDENCE", str(error), "Trust nothing that this node says.")
+    if isinstance(error, NotAnchoredError):
+        return CheckFailedError("NOT_ANCHORED", str(error), _ANCHORED)
     if isinstance(error, TlsError):
         return CheckFailedError("TLS", str(error), "Check --identity, --endpoint and the clock.")
     return CheckFailedError(type(error).__name__.removesuffix("Error").upper(), str(error), RUNS)

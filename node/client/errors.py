@@ -12,6 +12,7 @@ live here: where they arise.
       OutcomeUnknownError     a transaction may or may not be recorded: send it again, it counts once
       DeadlineError           a read took longer than the time given
       TlsError                the other end refused the certificate, or this end refused the other's
+      NotAnchoredError        no Bitcoin anchor that is deep enough covers the record yet
       BadAnswerError          a node answered what is no answer: report it
       EvidenceError           a node contradicts what it or another showed before: the notes are kept
         ForkDetectedError     two histories under one log key
@@ -101,6 +102,10 @@ class DeadlineError(ClientError):
 
 class TlsError(ClientError):
     """One end refused the other's certificate."""
+
+
+class NotAnchoredError(ClientError):
+    """No anchor that is deep enough covers the record yet; the text says what there is."""
 
 
 class BadAnswerError(ClientError):

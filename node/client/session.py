@@ -14,6 +14,7 @@ import grpc
 
 from clearing.errors import DecodeError
 from clearing.log.policy import Policy
+from node.client.anchored import Anchored
 from node.client.memory import CheckpointMemory
 from node.client.outbox import OUTBOX_NAME, Outbox
 from node.client.reads import Reader
@@ -88,6 +89,7 @@ class Session:
         opened: Callable[[], MessageSigner] = cache(signer or identity.signing_key)
         self.writer = Writer(self.trust, identity.profile.lei, outbox, opened)
         self.reader = Reader(self.trust)
+        self.anchored = Anchored(self.trust, self.reader)
 
     def move_on(self, endpoint: str, *, rotate: bool) -> None:
         """Choose where the next attempt goes: to `endpoint` if one is named, else to the next one known, or stay."""

@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 
 import grpc
 
+from clearing.anchored_receipt import VerifiedAnchoredReceipt
 from clearing.handlers.reasons import Explanation
 from clearing.log.checkpoint import Checkpoint
 from clearing.position_proof import VerifiedPosition
@@ -26,6 +27,7 @@ from clearing.rules.positions import Position
 from clearing.rules.registry import Action, Registry
 from clearing.types import CycleState
 from node.anchor_queries import AnchorRow
+from node.client.anchored import AnchoredOptions
 from node.client.calls import Attempts, Call, Operation
 from node.client.errors import BadAnswerError, ClientError, RejectedError
 from node.client.memory import CheckpointMemory
@@ -284,6 +286,16 @@ class Client:
     def receipt(self, log_index: int, item: int | None = None) -> tuple[bytes, VerifiedReceipt]:
         """Return a receipt, to be kept as it is, and what it proves; it has been verified."""
         return self._run(self._session.trust.receipt(log_index, item))
+
+    def anchored_receipt(
+        self, log_index: int, item: int | None = None, options: AnchoredOptions | None = None
+    ) -> tuple[bytes, VerifiedAnchoredReceipt]:
+        """Return a two-clock receipt, to be kept as it is, and what it proves; it has been verified.
+
+        Raises: NotAnchoredError: no anchor as deep as asked for covers it yet.
+        """
+        operation = self._session.anchored.receipt(log_index, item, options or AnchoredOptions())
+        return self._run(operation)
 
     def position_proof(self, participant: int, asset: int) -> tuple[bytes, VerifiedPosition]:
         """Return the proof of a position or its absence, and what it proves; it has been verified."""

@@ -135,7 +135,7 @@ class Trust:
         number = None if verified.item is None else verified.item.number
         if (verified.index, number, verified.network_id) != (log_index, item, seen.network_id):
             raise BadAnswerError("the receipt is of something else than was asked for")
-        yield from self._reconcile(LogProof.parse(data).checkpoint)
+        yield from self.reconcile(LogProof.parse(data).checkpoint)
         return data, verified
 
     def position_proof(
@@ -153,10 +153,18 @@ class Trust:
         shown = (verified.participant, verified.asset, verified.network_id)
         if shown != (participant, asset, seen.network_id):
             raise BadAnswerError("the position proof is of something else than was asked for")
-        yield from self._reconcile(LogProof.parse(data).checkpoint)
+        yield from self.reconcile(LogProof.parse(data).checkpoint)
         return data, verified
 
-    def _reconcile(self, note: Note) -> Operation[None]:
+    def inclusion(self, log_index: int, size: int) -> Operation[tuple[bytes, ...]]:
+        """Fetch the inclusion proof of a leaf in the log of `size` leaves; to be verified by the caller."""
+        request = audit_pb2.GetInclusionProofRequest(index=log_index, size=size)
+        answer = yield Call(
+            f"{AUDIT}GetInclusionProof", request, audit_pb2.GetInclusionProofResponse
+        )
+        return _path(answer.inclusion.path)
+
+    def reconcile(self, note: Note) -> Operation[None]:
         """Demand that a proof's checkpoint is of the history remembered, and take it over where it is newer."""
         seen = yield from self.ready()
         size = Checkpoint.parse(note.text).size

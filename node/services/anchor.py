@@ -61,6 +61,19 @@ class AnchorService(anchor_pb2_grpc.AnchorServiceServicer):
 
         return await self._reading.view(read)
 
+    async def GetBitcoinHeaders(
+        self, request: anchor_pb2.GetBitcoinHeadersRequest, context: Any
+    ) -> Any:
+        """Return block headers as the Bitcoin node has them."""
+        del context
+        if self._anchoring is None:
+            raise refusal(Refusal.NOT_FOUND, "this node anchors nothing; ask the one that does")
+        try:
+            headers = await self._anchoring.bitcoin_headers(request.start_height)
+        except VerificationError as error:
+            raise refusal(Refusal.BITCOIN_UNAVAILABLE, str(error)) from error
+        return anchor_pb2.GetBitcoinHeadersResponse(headers=headers)
+
     async def GetAnchoringStatus(
         self, request: anchor_pb2.GetAnchoringStatusRequest, context: Any
     ) -> Any:

@@ -418,5 +418,11 @@ class Anchoring(Protocol):
     def tip_height(self) -> int:
         """Return the height up to which it has read the chain, -1 before the first block."""
 
+    async def bitcoin_headers(self, start_height: int) -> bytes:
+        """Return block headers from `start_height` on, as the Bitcoin node has them now, each on the one before.
+
+        Raises: VerificationError: the Bitcoin node cannot be asked now.
+        """
+
     def anchor_now(self) -> int:
         """Anchor what is due as soon as it may be; returns how many checkpoints wait."""

@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17node/pb/v1/anchor.proto\x12\x0b\x63learing.v1\"9\n\x12ListAnchorsRequest\x12\x10\n\x08\x66irst_id\x18\x01 \x01(\x04\x12\x11\n\tpage_size\x18\x02 \x01(\r\"L\n\x13ListAnchorsResponse\x12$\n\x07\x61nchors\x18\x01 \x03(\x0b\x32\x13.clearing.v1.Anchor\x12\x0f\n\x07next_id\x18\x02 \x01(\x04\"\xf7\x01\n\x06\x41nchor\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x13\n\x0bparticipant\x18\x02 \x01(\r\x12\x0e\n\x06number\x18\x03 \x01(\r\x12\'\n\x05state\x18\x04 \x01(\x0e\x32\x18.clearing.v1.AnchorState\x12\x0f\n\x07network\x18\x05 \x01(\t\x12\x12\n\ncommitment\x18\x06 \x01(\x0c\x12\x0c\n\x04txid\x18\x07 \x01(\x0c\x12\x12\n\nblock_hash\x18\x08 \x01(\x0c\x12\x0e\n\x06height\x18\t \x01(\r\x12\x15\n\rconfirmations\x18\n \x01(\r\x12\x11\n\tlog_sizes\x18\x0b \x03(\x04\x12\x12\n\nchanged_ms\x18\x0c \x01(\x04\"$\n\x16GetAnchorProofsRequest\x12\n\n\x02id\x18\x01 \x01(\x04\"x\n\x17GetAnchorProofsResponse\x12#\n\x06\x61nchor\x18\x01 \x01(\x0b\x32\x13.clearing.v1.Anchor\x12(\n\x05notes\x18\x02 \x03(\x0b\x32\x19.clearing.v1.AnchoredNote\x12\x0e\n\x06header\x18\x03 \x01(\x0c\"=\n\x0c\x41nchoredNote\x12\x10\n\x08log_size\x18\x01 \x01(\x04\x12\x0c\n\x04note\x18\x02 \x01(\x0c\x12\r\n\x05proof\x18\x03 \x01(\x0c\"\x1b\n\x19GetAnchoringStatusRequest\"\xbb\x02\n\x1aGetAnchoringStatusResponse\x12\x0f\n\x07\x65nabled\x18\x01 \x01(\x08\x12\x0f\n\x07network\x18\x02 \x01(\t\x12\x0e\n\x06height\x18\x03 \x01(\x03\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scriptors\x18\x05 \x03(\t\x12\x15\n\rspendable_sat\x18\x06 \x01(\x04\x12\x14\n\x0cimmature_sat\x18\x07 \x01(\x04\x12\x0f\n\x07outputs\x18\x08 \x01(\r\x12\x0b\n\x03\x64ue\x18\t \x01(\r\x12\r\n\x05\x62umps\x18\n \x01(\r\x12\x10\n\x08\x66\x65\x65s_sat\x18\x0b \x01(\x04\x12+\n\x06\x61larms\x18\x0c \x03(\x0b\x32\x1b.clearing.v1.AnchoringAlarm\x12,\n\x08versions\x18\r \x03(\x0b\x32\x1a.clearing.v1.AnchorVersion\"@\n\x0e\x41nchoringAlarm\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x10\n\x08since_ms\x18\x02 \x01(\x04\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"i\n\rAnchorVersion\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x0c\n\x04txid\x18\x03 \x01(\x0c\x12\x0f\n\x07\x66\x65\x65_sat\x18\x04 \x01(\x04\x12\r\n\x05vsize\x18\x05 \x01(\r\x12\x0c\n\x04hint\x18\x06 \x01(\t\"\x12\n\x10\x41nchorNowRequest\" \n\x11\x41nchorNowResponse\x12\x0b\n\x03\x64ue\x18\x01 \x01(\r*\xc4\x01\n\x0b\x41nchorState\x12\x1c\n\x18\x41NCHOR_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x41NCHOR_STATE_PENDING\x10\x01\x12\x1a\n\x16\x41NCHOR_STATE_BROADCAST\x10\x02\x12\x18\n\x14\x41NCHOR_STATE_SHALLOW\x10\x03\x12\x16\n\x12\x41NCHOR_STATE_FINAL\x10\x04\x12\x18\n\x14\x41NCHOR_STATE_REORGED\x10\x05\x12\x15\n\x11\x41NCHOR_STATE_LOST\x10\x06\x32\xf2\x02\n\rAnchorService\x12P\n\x0bListAnchors\x12\x1f.clearing.v1.ListAnchorsRequest\x1a .clearing.v1.ListAnchorsResponse\x12\\\n\x0fGetAnchorProofs\x12#.clearing.v1.GetAnchorProofsRequest\x1a$.clearing.v1.GetAnchorProofsResponse\x12\x65\n\x12GetAnchoringStatus\x12&.clearing.v1.GetAnchoringStatusRequest\x1a\'.clearing.v1.GetAnchoringStatusResponse\x12J\n\tAnchorNow\x12\x1d.clearing.v1.AnchorNowRequest\x1a\x1e.clearing.v1.AnchorNowResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17node/pb/v1/anchor.proto\x12\x0b\x63learing.v1\"9\n\x12ListAnchorsRequest\x12\x10\n\x08\x66irst_id\x18\x01 \x01(\x04\x12\x11\n\tpage_size\x18\x02 \x01(\r\"L\n\x13ListAnchorsResponse\x12$\n\x07\x61nchors\x18\x01 \x03(\x0b\x32\x13.clearing.v1.Anchor\x12\x0f\n\x07next_id\x18\x02 \x01(\x04\"\xf7\x01\n\x06\x41nchor\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x13\n\x0bparticipant\x18\x02 \x01(\r\x12\x0e\n\x06number\x18\x03 \x01(\r\x12\'\n\x05state\x18\x04 \x01(\x0e\x32\x18.clearing.v1.AnchorState\x12\x0f\n\x07network\x18\x05 \x01(\t\x12\x12\n\ncommitment\x18\x06 \x01(\x0c\x12\x0c\n\x04txid\x18\x07 \x01(\x0c\x12\x12\n\nblock_hash\x18\x08 \x01(\x0c\x12\x0e\n\x06height\x18\t \x01(\r\x12\x15\n\rconfirmations\x18\n \x01(\r\x12\x11\n\tlog_sizes\x18\x0b \x03(\x04\x12\x12\n\nchanged_ms\x18\x0c \x01(\x04\"$\n\x16GetAnchorProofsRequest\x12\n\n\x02id\x18\x01 \x01(\x04\"x\n\x17GetAnchorProofsResponse\x12#\n\x06\x61nchor\x18\x01 \x01(\x0b\x32\x13.clearing.v1.Anchor\x12(\n\x05notes\x18\x02 \x03(\x0b\x32\x19.clearing.v1.AnchoredNote\x12\x0e\n\x06header\x18\x03 \x01(\x0c\"=\n\x0c\x41nchoredNote\x12\x10\n\x08log_size\x18\x01 \x01(\x04\x12\x0c\n\x04note\x18\x02 \x01(\x0c\x12\r\n\x05proof\x18\x03 \x01(\x0c\"0\n\x18GetBitcoinHeadersRequest\x12\x14\n\x0cstart_height\x18\x01 \x01(\r\",\n\x19GetBitcoinHeadersResponse\x12\x0f\n\x07headers\x18\x01 \x01(\x0c\"\x1b\n\x19GetAnchoringStatusRequest\"\xbb\x02\n\x1aGetAnchoringStatusResponse\x12\x0f\n\x07\x65nabled\x18\x01 \x01(\x08\x12\x0f\n\x07network\x18\x02 \x01(\t\x12\x0e\n\x06height\x18\x03 \x01(\x03\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scriptors\x18\x05 \x03(\t\x12\x15\n\rspendable_sat\x18\x06 \x01(\x04\x12\x14\n\x0cimmature_sat\x18\x07 \x01(\x04\x12\x0f\n\x07outputs\x18\x08 \x01(\r\x12\x0b\n\x03\x64ue\x18\t \x01(\r\x12\r\n\x05\x62umps\x18\n \x01(\r\x12\x10\n\x08\x66\x65\x65s_sat\x18\x0b \x01(\x04\x12+\n\x06\x61larms\x18\x0c \x03(\x0b\x32\x1b.clearing.v1.AnchoringAlarm\x12,\n\x08versions\x18\r \x03(\x0b\x32\x1a.clearing.v1.AnchorVersion\"@\n\x0e\x41nchoringAlarm\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x10\n\x08since_ms\x18\x02 \x01(\x04\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"i\n\rAnchorVersion\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x0c\n\x04txid\x18\x03 \x01(\x0c\x12\x0f\n\x07\x66\x65\x65_sat\x18\x04 \x01(\x04\x12\r\n\x05vsize\x18\x05 \x01(\r\x12\x0c\n\x04hint\x18\x06 \x01(\t\"\x12\n\x10\x41nchorNowRequest\" \n\x11\x41nchorNowResponse\x12\x0b\n\x03\x64ue\x18\x01 \x01(\r*\xc4\x01\n\x0b\x41nchorState\x12\x1c\n\x18\x41NCHOR_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x41NCHOR_STATE_PENDING\x10\x01\x12\x1a\n\x16\x41NCHOR_STATE_BROADCAST\x10\x02\x12\x18\n\x14\x41NCHOR_STATE_SHALLOW\x10\x03\x12\x16\n\x12\x41NCHOR_STATE_FINAL\x10\x04\x12\x18\n\x14\x41NCHOR_STATE_REORGED\x10\x05\x12\x15\n\x11\x41NCHOR_STATE_LOST\x10\x06\x32\xd6\x03\n\rAnchorService\x12P\n\x0bListAnchors\x12\x1f.clearing.v1.ListAnchorsRequest\x1a .clearing.v1.ListAnchorsResponse\x12\\\n\x0fGetAnchorProofs\x12#.clearing.v1.GetAnchorProofsRequest\x1a$.clearing.v1.GetAnchorProofsResponse\x12\x62\n\x11GetBitcoinHeaders\x12%.clearing.v1.GetBitcoinHeadersRequest\x1a&.clearing.v1.GetBitcoinHeadersResponse\x12\x65\n\x12GetAnchoringStatus\x12&.clearing.v1.GetAnchoringStatusRequest\x1a\'.clearing.v1.GetAnchoringStatusResponse\x12J\n\tAnchorNow\x12\x1d.clearing.v1.AnchorNowRequest\x1a\x1e.clearing.v1.AnchorNowResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'node.pb.v1.anchor_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ANCHORSTATE']._serialized_start=1225
-  _globals['_ANCHORSTATE']._serialized_end=1421
+  _globals['_ANCHORSTATE']._serialized_start=1321
+  _globals['_ANCHORSTATE']._serialized_end=1517
   _globals['_LISTANCHORSREQUEST']._serialized_start=40
   _globals['_LISTANCHORSREQUEST']._serialized_end=97
   _globals['_LISTANCHORSRESPONSE']._serialized_start=99
@@ -45,18 +45,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETANCHORPROOFSRESPONSE']._serialized_end=585
   _globals['_ANCHOREDNOTE']._serialized_start=587
   _globals['_ANCHOREDNOTE']._serialized_end=648
-  _globals['_GETANCHORINGSTATUSREQUEST']._serialized_start=650
-  _globals['_GETANCHORINGSTATUSREQUEST']._serialized_end=677
-  _globals['_GETANCHORINGSTATUSRESPONSE']._serialized_start=680
-  _globals['_GETANCHORINGSTATUSRESPONSE']._serialized_end=995
-  _globals['_ANCHORINGALARM']._serialized_start=997
-  _globals['_ANCHORINGALARM']._serialized_end=1061
-  _globals['_ANCHORVERSION']._serialized_start=1063
-  _globals['_ANCHORVERSION']._serialized_end=1168
-  _globals['_ANCHORNOWREQUEST']._serialized_start=1170
-  _globals['_ANCHORNOWREQUEST']._serialized_end=1188
-  _globals['_ANCHORNOWRESPONSE']._serialized_start=1190
-  _globals['_ANCHORNOWRESPONSE']._serialized_end=1222
-  _globals['_ANCHORSERVICE']._serialized_start=1424
-  _globals['_ANCHORSERVICE']._serialized_end=1794
+  _globals['_GETBITCOINHEADERSREQUEST']._serialized_start=650
+  _globals['_GETBITCOINHEADERSREQUEST']._serialized_end=698
+  _globals['_GETBITCOINHEADERSRESPONSE']._serialized_start=700
+  _globals['_GETBITCOINHEADERSRESPONSE']._serialized_end=744
+  _globals['_GETANCHORINGSTATUSREQUEST']._serialized_start=746
+  _globals['_GETANCHORINGSTATUSREQUEST']._serialized_end=773
+  _globals['_GETANCHORINGSTATUSRESPONSE']._serialized_start=776
+  _globals['_GETANCHORINGSTATUSRESPONSE']._serialized_end=1091
+  _globals['_ANCHORINGALARM']._serialized_start=1093
+  _globals['_ANCHORINGALARM']._serialized_end=1157
+  _globals['_ANCHORVERSION']._serialized_start=1159
+  _globals['_ANCHORVERSION']._serialized_end=1264
+  _globals['_ANCHORNOWREQUEST']._serialized_start=1266
+  _globals['_ANCHORNOWREQUEST']._serialized_end=1284
+  _globals['_ANCHORNOWRESPONSE']._serialized_start=1286
+  _globals['_ANCHORNOWRESPONSE']._serialized_end=1318
+  _globals['_ANCHORSERVICE']._serialized_start=1520
+  _globals['_ANCHORSERVICE']._serialized_end=1990
 # @@protoc_insertion_point(module_scope)

@@ -272,6 +272,50 @@ class AnchoredNote(_message.Message):
 Global___AnchoredNote: _TypeAlias = AnchoredNote  # noqa: Y015
 
 @_typing.final
+class GetBitcoinHeadersRequest(_message.Message):
+    """Where to begin."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_HEIGHT_FIELD_NUMBER: _builtins.int
+    start_height: _builtins.int
+    """Height of the first header."""
+    def __init__(
+        self,
+        *,
+        start_height: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["start_height", b"start_height"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBitcoinHeadersRequest: _TypeAlias = GetBitcoinHeadersRequest  # noqa: Y015
+
+@_typing.final
+class GetBitcoinHeadersResponse(_message.Message):
+    """A chain of headers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADERS_FIELD_NUMBER: _builtins.int
+    headers: _builtins.bytes
+    """Headers of 80 bytes each in order, each on the one before, at most 20,160; none above the tip. Local."""
+    def __init__(
+        self,
+        *,
+        headers: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["headers", b"headers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBitcoinHeadersResponse: _TypeAlias = GetBitcoinHeadersResponse  # noqa: Y015
+
+@_typing.final
 class GetAnchoringStatusRequest(_message.Message):
     """Nothing to say."""
 

@@ -45,6 +45,11 @@ class AnchorServiceStub:
                 request_serializer=node_dot_pb_dot_v1_dot_anchor__pb2.GetAnchorProofsRequest.SerializeToString,
                 response_deserializer=node_dot_pb_dot_v1_dot_anchor__pb2.GetAnchorProofsResponse.FromString,
                 _registered_method=True)
+        self.GetBitcoinHeaders = channel.unary_unary(
+                '/clearing.v1.AnchorService/GetBitcoinHeaders',
+                request_serializer=node_dot_pb_dot_v1_dot_anchor__pb2.GetBitcoinHeadersRequest.SerializeToString,
+                response_deserializer=node_dot_pb_dot_v1_dot_anchor__pb2.GetBitcoinHeadersResponse.FromString,
+                _registered_method=True)
         self.GetAnchoringStatus = channel.unary_unary(
                 '/clearing.v1.AnchorService/GetAnchoringStatus',
                 request_serializer=node_dot_pb_dot_v1_dot_anchor__pb2.GetAnchoringStatusRequest.SerializeToString,
@@ -70,6 +75,14 @@ class AnchorServiceServicer:
 
     def GetAnchorProofs(self, request, context):
         """Return one anchor's checkpoint notes with their OpenTimestamps proofs. Full replicas only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetBitcoinHeaders(self, request, context):
+        """Return block headers from this node's Bitcoin node, up to the tip of its best chain, for an anchored receipt. Believe none
+        of them: they carry their proof of work (clearing.bitcoin.headers). Nodes that anchor only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -101,6 +114,11 @@ def add_AnchorServiceServicer_to_server(servicer, server):
                     servicer.GetAnchorProofs,
                     request_deserializer=node_dot_pb_dot_v1_dot_anchor__pb2.GetAnchorProofsRequest.FromString,
                     response_serializer=node_dot_pb_dot_v1_dot_anchor__pb2.GetAnchorProofsResponse.SerializeToString,
+            ),
+            'GetBitcoinHeaders': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBitcoinHeaders,
+                    request_deserializer=node_dot_pb_dot_v1_dot_anchor__pb2.GetBitcoinHeadersRequest.FromString,
+                    response_serializer=node_dot_pb_dot_v1_dot_anchor__pb2.GetBitcoinHeadersResponse.SerializeToString,
             ),
             'GetAnchoringStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetAnchoringStatus,
@@ -168,6 +186,33 @@ class AnchorService:
             '/clearing.v1.AnchorService/GetAnchorProofs',
             node_dot_pb_dot_v1_dot_anchor__pb2.GetAnchorProofsRequest.SerializeToString,
             node_dot_pb_dot_v1_dot_anchor__pb2.GetAnchorProofsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBitcoinHeaders(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/clearing.v1.AnchorService/GetBitcoinHeaders',
+            node_dot_pb_dot_v1_dot_anchor__pb2.GetBitcoinHeadersRequest.SerializeToString,
+            node_dot_pb_dot_v1_dot_anchor__pb2.GetBitcoinHeadersResponse.FromString,
             options,
             channel_credentials,
             insecure,

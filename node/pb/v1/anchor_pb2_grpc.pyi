@@ -41,6 +41,10 @@ class AnchorServiceStub:
     """Return anchors, the oldest first, as the ledger has them. Full replicas only."""
     GetAnchorProofs: _grpc.UnaryUnaryMultiCallable[_anchor_pb2.GetAnchorProofsRequest, _anchor_pb2.GetAnchorProofsResponse]
     """Return one anchor's checkpoint notes with their OpenTimestamps proofs. Full replicas only."""
+    GetBitcoinHeaders: _grpc.UnaryUnaryMultiCallable[_anchor_pb2.GetBitcoinHeadersRequest, _anchor_pb2.GetBitcoinHeadersResponse]
+    """Return block headers from this node's Bitcoin node, up to the tip of its best chain, for an anchored receipt. Believe none
+    of them: they carry their proof of work (clearing.bitcoin.headers). Nodes that anchor only.
+    """
     GetAnchoringStatus: _grpc.UnaryUnaryMultiCallable[_anchor_pb2.GetAnchoringStatusRequest, _anchor_pb2.GetAnchoringStatusResponse]
     """Return how this node's anchoring stands: wallet, bumps, what is due, alarms."""
     AnchorNow: _grpc.UnaryUnaryMultiCallable[_anchor_pb2.AnchorNowRequest, _anchor_pb2.AnchorNowResponse]
@@ -55,6 +59,10 @@ class AnchorServiceAsyncStub(AnchorServiceStub):
     """Return anchors, the oldest first, as the ledger has them. Full replicas only."""
     GetAnchorProofs: _aio.UnaryUnaryMultiCallable[_anchor_pb2.GetAnchorProofsRequest, _anchor_pb2.GetAnchorProofsResponse]  # type: ignore[assignment]
     """Return one anchor's checkpoint notes with their OpenTimestamps proofs. Full replicas only."""
+    GetBitcoinHeaders: _aio.UnaryUnaryMultiCallable[_anchor_pb2.GetBitcoinHeadersRequest, _anchor_pb2.GetBitcoinHeadersResponse]  # type: ignore[assignment]
+    """Return block headers from this node's Bitcoin node, up to the tip of its best chain, for an anchored receipt. Believe none
+    of them: they carry their proof of work (clearing.bitcoin.headers). Nodes that anchor only.
+    """
     GetAnchoringStatus: _aio.UnaryUnaryMultiCallable[_anchor_pb2.GetAnchoringStatusRequest, _anchor_pb2.GetAnchoringStatusResponse]  # type: ignore[assignment]
     """Return how this node's anchoring stands: wallet, bumps, what is due, alarms."""
     AnchorNow: _aio.UnaryUnaryMultiCallable[_anchor_pb2.AnchorNowRequest, _anchor_pb2.AnchorNowResponse]  # type: ignore[assignment]
@@ -78,6 +86,16 @@ class AnchorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_anchor_pb2.GetAnchorProofsResponse, _abc.Awaitable[_anchor_pb2.GetAnchorProofsResponse]]:
         """Return one anchor's checkpoint notes with their OpenTimestamps proofs. Full replicas only."""
+
+    @_abc_1.abstractmethod
+    def GetBitcoinHeaders(
+        self,
+        request: _anchor_pb2.GetBitcoinHeadersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_anchor_pb2.GetBitcoinHeadersResponse, _abc.Awaitable[_anchor_pb2.GetBitcoinHeadersResponse]]:
+        """Return block headers from this node's Bitcoin node, up to the tip of its best chain, for an anchored receipt. Believe none
+        of them: they carry their proof of work (clearing.bitcoin.headers). Nodes that anchor only.
+        """
 
     @_abc_1.abstractmethod
     def GetAnchoringStatus(

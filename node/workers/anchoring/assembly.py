@@ -13,6 +13,7 @@ from node.files import make_private_directory
 from node.keys import SigningKey
 from node.store import Store
 from node.workers.anchoring.engine import Engine
+from node.workers.anchoring.headers import HeaderSource
 from node.workers.anchoring.keyring import Keyring
 from node.workers.anchoring.ledgerside import LedgerSide
 from node.workers.anchoring.policy import AnchorPolicy
@@ -56,7 +57,8 @@ def make_worker(
     key: opened from bitcoin_key_path. actor: returns the registry number of the node's participant.
     Raises: SetupError: bitcoin_rpc_url is none.
     """
-    rpc = BitcoinRpc(config.bitcoin_rpc_url, config.bitcoin_cookie_path, timeout_s=RPC_TIMEOUT_S)
+    url, cookie_path = config.bitcoin_rpc_url, config.bitcoin_cookie_path
+    rpc = BitcoinRpc(url, cookie_path, timeout_s=RPC_TIMEOUT_S)
     directory = directory_of(config)
 
     def make_engine() -> Engine:
@@ -72,4 +74,5 @@ def make_worker(
             now_s=wall_s,
         )
 
-    return AnchoringWorker(make_engine, clerk, config.anchor_poll_ms / 1_000)
+    headers = HeaderSource(BitcoinRpc(url, cookie_path, timeout_s=RPC_TIMEOUT_S))
+    return AnchoringWorker(make_engine, clerk, config.anchor_poll_ms / 1_000, headers)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import structlog
 
-from clearing.errors import DecodeError, RejectCode
+from clearing.errors import DecodeError, RejectCode, VerificationError
 from clearing.records.instruction import InstructionKind
 from clearing.rules.anchors import MINED
 from node.errors import SetupError
@@ -28,7 +28,9 @@ from node.services.facade import (
 )
 from node.workers.anchoring.book import Anchor
 from node.workers.anchoring.engine import Engine, Standing
+from node.workers.anchoring.headers import HeaderSource
 from node.workers.anchoring.policy import Alarm, AlarmKind
+from node.workers.anchoring.rpc import BitcoinError
 from node.workers.clerk import Clerk
 
 _log = structlog.get_logger(__name__)
@@ -44,11 +46,19 @@ def wall_s() -> int:
 class AnchoringWorker:
     """Anchors the log of one node. All methods on the event loop; `standing` from any thread."""
 
-    def __init__(self, make_engine: Callable[[], Engine], clerk: Clerk, poll_s: float) -> None:
+    def __init__(
+        self,
+        make_engine: Callable[[], Engine],
+        clerk: Clerk,
+        poll_s: float,
+        headers: HeaderSource,
+    ) -> None:
         """Prepare; `run` runs it.
 
-        make_engine: opens the worker's files, called on a thread. poll_s: seconds between two looks at the chain.
+        make_engine: opens the worker's files, called on a thread. poll_s: seconds between two looks at the chain. headers:
+        where others' questions for headers go.
         """
+        self._headers = headers
         self._make_engine = make_engine
         self._clerk = clerk
         self._poll_s = poll_s
@@ -99,6 +109,16 @@ class AnchoringWorker:
             ),
         )
 
+    async def bitcoin_headers(self, start_height: int) -> bytes:
+        """Return block headers from `start_height` on, as the Bitcoin node has them now, each on the one before.
+
+        Raises: VerificationError: the Bitcoin node cannot be asked now.
+        """
+        try:
+            return await asyncio.to_thread(self._headers.read, start_height)
+        except BitcoinError as error:
+            raise VerificationError(f"the Bitcoin node cannot be asked: {error}") from error
+
     def anchor_now(self) -> int:
         """Anchor what is due without waiting for the policy, as soon as no other anchor is on its way."""
         self._now = True
@@ -120,6 +140,7 @@ class AnchoringWorker:
         finally:
             if self._engine is not None:
                 self._engine.stop()
+            self._headers.abort()
 
     async def _round(self) -> float:
         """Make one step and tell the ledger what there is to tell; returns how long to pause."""

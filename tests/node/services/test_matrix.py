@@ -20,7 +20,14 @@ from clearing.records.submission import make_submission
 from node.client import Obligation
 from node.client.calls import read_failure
 from node.identity import Identity, IdentityKind
-from node.pb.v1 import audit_pb2, operator_pb2, participant_pb2, replication_pb2, types_pb2
+from node.pb.v1 import (
+    anchor_pb2,
+    audit_pb2,
+    operator_pb2,
+    participant_pb2,
+    replication_pb2,
+    types_pb2,
+)
 from tests.ledger_kit import item
 from tests.node.services_kit import (
     EXPIRED,
@@ -69,6 +76,11 @@ ADMITTED: dict[str, set[str]] = {
     "AuditService/QueryCycle": SUPERVISORS,
     "AuditService/QueryUnsettled": SUPERVISORS,
     "AuditService/QueryReason": SUPERVISORS,
+    "AnchorService/ListAnchors": EVERY_PARTICIPANT,
+    "AnchorService/GetAnchorProofs": EVERY_PARTICIPANT,
+    "AnchorService/GetBitcoinHeaders": EVERY_PARTICIPANT,
+    "AnchorService/GetAnchoringStatus": OPERATORS,
+    "AnchorService/AnchorNow": OPERATORS,
     "OperatorService/GetStatus": OPERATORS,
     "ReplicationService/StreamBlocks": {PEER},
     "ReplicationService/AddCosignature": {PEER},
@@ -76,7 +88,7 @@ ADMITTED: dict[str, set[str]] = {
 }
 METHODS = {
     f"{service.name}/{method.name}": method
-    for file in (participant_pb2, audit_pb2, operator_pb2, replication_pb2)
+    for file in (participant_pb2, audit_pb2, anchor_pb2, operator_pb2, replication_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 }
