@@ -6,14 +6,9 @@ Lives here: the check of what a node hands out. May not live here: making it, pr
 from __future__ import annotations
 
 import hashlib
-import io
 
-from opentimestamps.core.notary import BitcoinBlockHeaderAttestation
-from opentimestamps.core.serialize import DeserializationError, StreamDeserializationContext
-from opentimestamps.core.timestamp import DetachedTimestampFile
-
-from clearing.bitcoin.anchor import commitment_of
 from clearing.bitcoin.next_header import header_hash, verify_work
+from clearing.bitcoin.ots import OtsProof, commitment_of
 from clearing.errors import VerificationError
 from clearing.log.checkpoint import Checkpoint
 from clearing.log.note import Note
@@ -26,7 +21,7 @@ def check_anchor(found: AnchorProofs, policy: Policy, rpc: BitcoinRpc | None = N
     """Check an anchor that a block holds, and return its confirmations, 0 where no Bitcoin node was asked.
 
     policy: by which the notes must be final. rpc: a Bitcoin node whose best chain must hold the block.
-    Raises: VerificationError: something does not hold; it says what. BitcoinError: the Bitcoin node cannot be asked.
+    Raises: DecodeError, VerificationError: something does not hold; it says what. BitcoinError: the Bitcoin node cannot be asked.
     """
     row = found.row
     digests = [hashlib.sha256(note).digest() for _, note, _ in found.notes]
@@ -50,21 +45,12 @@ def check_anchor(found: AnchorProofs, policy: Policy, rpc: BitcoinRpc | None = N
 def check_proof(proof: bytes, digest: bytes, header: bytes, height: int) -> None:
     """Check that an .ots file leads from a digest to the Merkle root of the block with this header.
 
-    Raises: VerificationError: it does not.
+    Raises: DecodeError: not one of our proofs; VerificationError: it does not.
     """
-    try:
-        stream = StreamDeserializationContext(io.BytesIO(proof))
-        file = DetachedTimestampFile.deserialize(stream)
-    except (DeserializationError, ValueError, RecursionError) as error:
-        raise VerificationError(f"not an .ots file: {error}") from error
-    if file.file_digest != digest:
+    read = OtsProof.decode(proof)
+    if read.digest != digest:
         raise VerificationError("the .ots file is of another note")
-    claimed = {
-        (bytes(message), attestation.height)
-        for message, attestation in file.timestamp.all_attestations()
-        if isinstance(attestation, BitcoinBlockHeaderAttestation)
-    }
-    if (header[36:68], height) not in claimed:
+    if (read.root(), read.height) != (header[36:68], height):
         raise VerificationError("the .ots file does not lead to the block's Merkle root")
 
 

@@ -116,6 +116,7 @@ def _private_files(config: NodeConfig) -> str:
         config.signing_key_path,
         config.log_key_path,
         config.instruction_key_path,
+        config.bitcoin_key_path,
         config.key_file_path,
     ]
     present = [path for path in paths if path is not None]
@@ -186,8 +187,9 @@ def _signing_keys(config: NodeConfig, passphrase: Passphrase | None) -> str:
         raise SetupError(
             f"{config.signing_key_path} is no witness of {config.policy_path}: use the network's policy"
         )
-    if config.instruction_key_path is not None:
-        SigningKey.load(config.instruction_key_path, secret)
+    for path in (config.instruction_key_path, config.bitcoin_key_path):
+        if path is not None:
+            SigningKey.load(path, secret)
     if config.log_key_path is None:
         return "the signing key opens and is a witness of the policy"
     log = SigningKey.load(config.log_key_path, secret)

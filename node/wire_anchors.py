@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from clearing.bitcoin.next_header import BitcoinNetwork
+from clearing.bitcoin.ots import make_proofs
 from clearing.errors import DecodeError
 from clearing.rules.anchors import AnchorState
 from node.anchor_queries import AnchoredNotes, AnchorRow
@@ -68,17 +69,13 @@ class AnchorProofs:
 
 def proofs_message(found: AnchoredNotes) -> anchor_pb2.GetAnchorProofsResponse:
     """Return an anchor's notes with their proofs, made here."""
-    # The library comes with the extra `bitcoin`, and only this call needs it.
-    from node.workers.anchoring.proofs import place_of, proof_of  # noqa: PLC0415
-
-    place = place_of(found.evidence) if found.evidence else None
+    evidence = found.evidence
+    proofs = [b""] * len(found.notes)
+    if evidence is not None and evidence.proof is not None:
+        proofs = list(make_proofs(found.digests, evidence.proof, evidence.height))
     notes = [
-        anchor_pb2.AnchoredNote(
-            log_size=size,
-            note=note,
-            proof=proof_of(found.digests, position, place) if place else b"",
-        )
-        for position, (size, note) in enumerate(zip(found.row.log_sizes, found.notes, strict=True))
+        anchor_pb2.AnchoredNote(log_size=size, note=note, proof=proof)
+        for size, note, proof in zip(found.row.log_sizes, found.notes, proofs, strict=True)
     ]
     header = found.evidence.header if found.evidence else b""
     return anchor_pb2.GetAnchorProofsResponse(

@@ -1,40 +1,20 @@
 """What an anchor commits to and what shows that it was mined.
 
-Lives here: the commitment over checkpoints' notes, and the check of a mined anchor against one block header. May not live
-here: whether that header counts (next_header.py, and whoever follows the chain), what follows for the ledger (rules).
+Lives here: an anchor's script, and the check of a mined anchor against one block header. May not live here: the tree over
+the notes and their proofs (ots.py), whether that header counts (next_header.py, headers.py), what follows for the ledger (rules).
 
     SHA-256 of each note -> OpenTimestamps' Merkle tree -> OP_RETURN of 32 bytes -> transaction -> Merkle root of a block
 
-The tree is the one that stock OpenTimestamps tools read: SHA-256 of two neighbours side by side, an odd last one goes up as
-it is. Source: opentimestamps core/timestamp.py make_merkle_tree.
+Source: own design; the tree is OpenTimestamps' (ots.py).
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-
 from clearing.bitcoin.next_header import BitcoinNetwork, header_hash, verify_work
 from clearing.bitcoin.transaction import Transaction, TransactionProof
-from clearing.errors import DecodeError, VerificationError
+from clearing.errors import VerificationError
 
-DIGEST_BYTES = 32
 _ANCHOR_HEAD = b"\x6a\x20"
-
-
-def commitment_of(digests: Sequence[bytes]) -> bytes:
-    """Return the 32 bytes that anchor these digests, in order.
-
-    Raises: DecodeError: there are none.
-    """
-    if not digests:
-        raise DecodeError("an anchor covers at least one checkpoint")
-    level = list(digests)
-    while len(level) > 1:
-        pairs = len(level) // 2
-        joined = [hashlib.sha256(level[2 * n] + level[2 * n + 1]).digest() for n in range(pairs)]
-        level = joined + level[2 * pairs :]
-    return level[0]
 
 
 def anchor_script(commitment: bytes) -> bytes:

@@ -18,8 +18,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-from clearing.bitcoin.anchor import DIGEST_BYTES, commitment_of, verify_mined
+from clearing.bitcoin.anchor import verify_mined
 from clearing.bitcoin.next_header import HEADER_BYTES, BitcoinNetwork, header_hash
+from clearing.bitcoin.ots import DIGEST_BYTES, commitment_of
 from clearing.bitcoin.transaction import TransactionProof
 from clearing.codec import Layout, raw, reserved, split_records, uint
 from clearing.errors import DecodeError, RejectCode, VerificationError

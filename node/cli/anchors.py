@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from clearing.errors import VerificationError
+from clearing.errors import DecodeError, VerificationError
+from node.anchor_check import check_anchor
 from node.anchor_queries import AnchorRow
 from node.cli.errors import CheckFailedError, WrongUseError
 from node.cli.options import U64_MAX, AsJson
@@ -19,6 +20,7 @@ from node.cli.session import Access, with_access
 from node.client import Client, NotFoundError
 from node.files import PUBLIC_MODE, make_private_directory, replace_file
 from node.wire_anchors import AnchorProofs
+from node.workers.anchoring.rpc import BitcoinRpc
 
 app = typer.Typer(
     help="Checkpoints anchored in Bitcoin: how they stand, and their OpenTimestamps proofs.",
@@ -164,10 +166,6 @@ def verify(
 
     Without a Bitcoin node nobody is asked whether the block is on the best chain; exit code 1 where anything fails.
     """
-    # The formats' libraries come with the extra `bitcoin`.
-    from node.anchor_check import check_anchor  # noqa: PLC0415
-    from node.workers.anchoring.rpc import BitcoinRpc  # noqa: PLC0415
-
     rpc = BitcoinRpc(rpc_url) if rpc_url else None
     with access.client() as client:
         chosen = [anchor] if anchor is not None else [r.id for r in client.anchors() if r.height]
@@ -179,7 +177,7 @@ def verify(
                 confirmations = check_anchor(found, policy, rpc)
                 fact: dict[str, Any] = {"id": number, "holds": True, "notes": len(found.notes)}
                 facts.append(fact | {"confirmations": confirmations if rpc else None})
-            except VerificationError as error:
+            except (DecodeError, VerificationError) as error:
                 facts.append({"id": number, "holds": False, "why": str(error)})
     if rpc is not None:
         rpc.close()

@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
-from clearing.bitcoin.anchor import anchor_script, commitment_of
+from clearing.bitcoin.anchor import anchor_script
 from clearing.bitcoin.next_header import BitcoinNetwork
+from clearing.bitcoin.ots import commitment_of
 from clearing.bitcoin.transaction import Outpoint, Output, TransactionProof
 from clearing.ledger import Outcome
 from clearing.records.instruction import Instruction, InstructionKind, make_instruction

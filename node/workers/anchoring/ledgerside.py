@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from clearing.bitcoin.anchor import commitment_of
 from clearing.bitcoin.next_header import BitcoinNetwork
-from clearing.bitcoin.transaction import Transaction, TransactionProof
+from clearing.bitcoin.ots import commitment_of
 from clearing.records.instruction import LAYOUT, InstructionKind
 from clearing.records.leaves import LeafKind, leaf_kind
 from clearing.rows import Table, key_u32
@@ -20,7 +19,7 @@ from node.store import Store
 from node.workers.anchoring.book import Anchor
 from node.workers.anchoring.desk import Due
 from node.workers.anchoring.network import Network
-from node.workers.anchoring.proofs import digest_of
+from node.workers.anchoring.proofs import digest_of, evidence_of
 
 NUMBERS = {
     Network.MAIN: BitcoinNetwork.MAIN,
@@ -81,10 +80,6 @@ class LedgerSide:
     def payload(self, anchor: Anchor) -> bytes:
         """Return the report of an anchor's state, to be signed."""
         place = anchor.place if anchor.state in MINED else None
-        proof = None
-        if place is not None:
-            transaction = Transaction.decode(place.transaction)
-            proof = TransactionProof(place.block_hash, place.position, place.branch, transaction)
         first = not anchor.statements
         return AnchorReport(
             state=anchor.state,
@@ -97,7 +92,7 @@ class LedgerSide:
             txid=_txid(anchor),
             checkpoints=tuple(zip(anchor.sizes, anchor.digests, strict=True)) if first else (),
             header=place.header if place else b"",
-            proof=proof,
+            proof=evidence_of(place) if place else None,
         ).encode()
 
 

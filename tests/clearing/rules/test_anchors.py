@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentimestamps.core.timestamp import Timestamp, make_merkle_tree
 
-from clearing.bitcoin.anchor import carries, commitment_of, verify_mined
+from clearing.bitcoin.anchor import carries, verify_mined
 from clearing.bitcoin.next_header import BitcoinNetwork
+from clearing.bitcoin.ots import commitment_of
 from clearing.errors import DecodeError, RejectCode, VerificationError
 from clearing.rows import Table, key_u32
 from clearing.rules.anchors import (

@@ -11,7 +11,7 @@ from bitcoin.core import CBlock
 from embit.script import Script
 from embit.transaction import Transaction, TransactionInput, TransactionOutput
 
-from clearing.bitcoin.anchor import commitment_of
+from clearing.bitcoin.ots import commitment_of
 from clearing.rules.anchors import AnchorState
 from node.keys import SigningKey
 from node.regtest.calls import Calls

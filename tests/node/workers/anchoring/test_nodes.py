@@ -16,7 +16,7 @@ from node.workers.anchoring.book import Role
 from node.workers.anchoring.engine import Engine
 from node.workers.anchoring.network import Network
 from node.workers.anchoring.policy import AlarmKind
-from node.workers.anchoring.proofs import proof_of
+from node.workers.anchoring.proofs import proofs_of
 from tests.node.workers.anchoring.anchoring_kit import (
     FUNDED,
     POLICY,
@@ -98,7 +98,7 @@ def _export(engine: Engine, tmp_path: Path) -> Path:
     (anchor,) = engine.desk.book
     proof = tmp_path / "checkpoint.note.ots"
     proof.with_suffix("").write_bytes(NOTE)
-    proof.write_bytes(proof_of(anchor.digests, 0, anchor.place))
+    proof.write_bytes(proofs_of(anchor)[0])
     return proof
 
 
