@@ -68,15 +68,26 @@ class StoreFacts:
     map_size_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class StoreUnread:
+    """Why nothing is known of a node's database, in a sentence, and whether that is as it should be."""
+
+    ok: bool
+    sentence: str
+
+
+NO_STORE = StoreUnread(ok=True, sentence="no database yet")
+
+
 def examine(
     config: NodeConfig,
     now: datetime,
-    store: StoreFacts | None = None,
+    store: StoreFacts | StoreUnread = NO_STORE,
     passphrase: Passphrase | None = None,
 ) -> list[Finding]:
     """Check a node's directory and machine, in a second or two.
 
-    `now` is the machine's time, with zone; `store` is None where there is no database yet;
+    `now` is the machine's time, with zone; `store` says what is known of the database, or why nothing is;
     `passphrase` opens the keys where the configuration names no key file.
     Returns: one finding a check, always the same checks in the same order.
     """
@@ -200,8 +211,8 @@ def _signing_keys(config: NodeConfig, passphrase: Passphrase | None) -> str:
     return "the signing keys open and are a witness and the log of the policy"
 
 
-def _clock(now: datetime, store: StoreFacts | None) -> str:
-    if store is None:
+def _clock(now: datetime, store: StoreFacts | StoreUnread) -> str:
+    if isinstance(store, StoreUnread):
         return (
             f"the clock says {now.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC; no block to compare with"
         )
@@ -231,9 +242,11 @@ def _disk_free(config: NodeConfig) -> str:
     return told
 
 
-def _map_use(config: NodeConfig, store: StoreFacts | None) -> str:
-    if store is None:
-        return "no database yet"
+def _map_use(config: NodeConfig, store: StoreFacts | StoreUnread) -> str:
+    if isinstance(store, StoreUnread):
+        if not store.ok:
+            raise SetupError(store.sentence)
+        return store.sentence
     percent = store.map_used_bytes * 100 // max(store.map_size_bytes, 1)
     told = f"{percent} % of a map of {_mib(store.map_size_bytes)} is used"
     # The map grows by itself as long as the disk can hold what is used once more.

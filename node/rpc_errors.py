@@ -240,7 +240,7 @@ def refusal(
 def rejection(outcome: Outcome) -> RpcError:
     """Return the refusal that a transaction's outcome says. Caller: its code is not OK."""
     code = outcome.code
-    message = f"refused with {code.name}"
+    message = "the ledger refused the transaction"
     if outcome.bad_items:
         message = f"{outcome.bad_items} items refused, the first with {outcome.items[0][1].name}"
     return RpcError(

@@ -10,6 +10,7 @@ load than another command takes to run.
 from __future__ import annotations
 
 import importlib
+import inspect
 import io
 import signal
 import sys
@@ -122,10 +123,17 @@ def load(name: str) -> Any:
     place = GROUPS.get(name) or COMMANDS[name]
     written = getattr(importlib.import_module(place.module), place.name)
     if name in GROUPS:
+        for command in written.registered_commands:
+            command.help = flowing(command.help or inspect.getdoc(command.callback) or "")
         return typer.main.get_group(written)
     alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
-    alone.command(name)(written)
+    alone.command(name, help=flowing(inspect.getdoc(written) or ""))(written)
     return typer.main.get_command(alone)
+
+
+def flowing(text: str) -> str:
+    """Return a docstring with one line a paragraph, so that a help text fills the terminal's width."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 
 app = typer.Typer(

@@ -286,9 +286,27 @@ def status(access: Access, as_json: AsJson = False) -> None:
             for replica in found.replicas
         ],
     }
-    _show_facts(facts, as_json=as_json)
+    _show_standing(facts, as_json=as_json)
     if found.condition is not NodeCondition.SERVING:
         raise typer.Exit(EXIT_CHECK_FAILED)
+
+
+def _show_standing(facts: dict[str, Any], *, as_json: bool) -> None:
+    """Show a node's facts; where they are read by people, its engine in a line and its replicas in a table."""
+    if as_json:
+        print_json(facts)
+        return
+    engine, replicas = facts.pop("engine"), facts.pop("replicas")
+    told = engine and ", ".join(f"{name} {value}" for name, value in engine.items())
+    shown = {name: value for name, value in facts.items() if value != ""}
+    _show_facts({**shown, "engine": told}, as_json=False)
+    if replicas:
+        listed = table("Replicas", ("name", "kind", "connected", "cosigned"), ("cosigned",))
+        for replica in replicas:
+            joined = "yes" if replica["connected"] else "no"
+            kind = replica["kind"].partition("_")[0].lower()
+            listed.add_row(*cells(replica["name"], kind, joined, replica["cosigned_size"]))
+        stdout().print(listed)
 
 
 @app.command()
@@ -327,15 +345,23 @@ def doctor(
         raise typer.Exit(EXIT_CHECK_FAILED)
 
 
-def _store_facts(config: NodeConfig) -> examination.StoreFacts | None:
-    """Return what is known of a node's database, or None where there is none or a running node has it."""
-    from node.store import Store, StoreError  # noqa: PLC0415 - as above
+def _store_facts(config: NodeConfig) -> examination.StoreFacts | examination.StoreUnread:
+    """Return what is known of a node's database, or why nothing is."""
+    from node.store import Store, StoreError, StoreLockedError  # noqa: PLC0415 - as above
+    from node.store.datafile import DATA_FILE  # noqa: PLC0415 - as above
 
+    if not (config.data_dir / DATA_FILE).exists():
+        return examination.NO_STORE
     try:
         with Store.open(config.data_dir, create=False) as store:
             usage, tip = store.usage(), store.tip
-    except (StoreError, SetupError):
-        return None
+    except StoreLockedError:
+        return examination.StoreUnread(
+            ok=True,
+            sentence="a running process has the database open; `clearing node status` asks it",
+        )
+    except (StoreError, SetupError) as error:
+        return examination.StoreUnread(ok=False, sentence=str(error))
     if tip is None:
-        return None
+        return examination.NO_STORE
     return examination.StoreFacts(tip.time_ms, usage.used_bytes, usage.map_bytes)

@@ -13,7 +13,7 @@ import pytest
 
 from clearing.log.policy import Group, Log, Policy, Witness
 from node.config import NodeConfig, ReplicaRole
-from node.doctor import Finding, StoreFacts, examine
+from node.doctor import NO_STORE, Finding, StoreFacts, StoreUnread, examine
 from node.keys import CosignerSigner, LogSigner, Passphrase, SigningKey, create_key_file
 from node.pki import Authority, Validity
 
@@ -63,7 +63,7 @@ def config(tmp_path: Path) -> NodeConfig:
 def found(
     config: NodeConfig,
     now: datetime = NOW,
-    store: StoreFacts | None = None,
+    store: StoreFacts | StoreUnread = NO_STORE,
     passphrase: Passphrase | None = None,
 ) -> dict[str, Finding]:
     """Return the findings by name, having checked that all checks were made."""
@@ -82,7 +82,7 @@ def facts(behind_s: int = 0, used: int = 100 << 20, size: int = 1 << 30) -> Stor
 
 
 def test_sound_node_has_no_complaints(config: NodeConfig) -> None:
-    for store in (None, facts()):
+    for store in (NO_STORE, facts()):
         findings = found(config, store=store)
         # Whether this machine's disk is fast enough is not what is tested.
         assert [name for name in failed(findings) if name != "fsync"] == []
@@ -174,6 +174,16 @@ def test_certificate_of_another_node_is_found(config: NodeConfig) -> None:
     findings = found(other)
     assert not findings["certificate"].ok
     assert "spiffe://clearing.example/node/ministry" in findings["certificate"].sentence
+
+
+def test_why_a_database_is_not_read_is_told(config: NodeConfig) -> None:
+    open_elsewhere = StoreUnread(ok=True, sentence="a running process has the database open")
+    findings = found(config, store=open_elsewhere)
+    assert findings["map_use"].ok
+    assert findings["map_use"].sentence == open_elsewhere.sentence
+    damaged = found(config, store=StoreUnread(ok=False, sentence="the file ends too early"))
+    assert "map_use" in failed(damaged)
+    assert damaged["map_use"].sentence == "the file ends too early"
 
 
 def test_clock_behind_the_last_block_is_found(config: NodeConfig) -> None:

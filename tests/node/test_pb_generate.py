@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -13,6 +16,11 @@ from grpc_tools import protoc
 from node import pb_generate
 from node.pb_generate import PACKAGE, PACKAGES, PROTO_ROOT, ROOT, GenerationError, generate
 
+BUF_FOUND = 100
+"""Exit code of a `buf lint` that finds something."""
+BUF_MISSING = (
+    "buf is missing: npm install @bufbuild/buf and set CLEARING_BUF to node_modules/.bin/buf"
+)
 MESSAGE, MEMBER, SERVICE, METHOD, ENUM, VALUE = 4, 2, 6, 2, 5, 2
 
 
@@ -44,6 +52,40 @@ def test_a_broken_proto_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(pb_generate, "PROTO_ROOT", tmp_path)
     with pytest.raises(GenerationError):
         generate(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def buf() -> str:
+    """The linter that CLEARING_BUF names, or that of the PATH."""
+    program = os.environ.get("CLEARING_BUF") or shutil.which("buf")
+    if program is None and os.environ.get("CI") == "true":
+        pytest.fail(BUF_MISSING)
+    if program is None:
+        pytest.skip(BUF_MISSING)
+    return program
+
+
+def lint(buf: str, directory: Path) -> str:
+    """Return what `buf lint` finds in a directory of proto files, nothing where it finds nothing."""
+    done = subprocess.run(
+        [buf, "lint"], cwd=directory, capture_output=True, timeout=120, check=False, text=True
+    )
+    assert done.returncode in {0, BUF_FOUND}, done.stderr
+    assert bool(done.returncode) == bool(done.stdout)
+    return done.stdout
+
+
+def test_buf_finds_nothing(buf: str) -> None:
+    assert lint(buf, PROTO_ROOT) == ""
+
+
+def test_buf_finds_what_is_wrong(buf: str, tmp_path: Path) -> None:
+    shutil.copytree(PROTO_ROOT, tmp_path / "proto")
+    audit = tmp_path / "proto" / PACKAGE / "audit.proto"
+    audit.write_text(audit.read_text() + "\nmessage bare_name { string CamelField = 1; }\n")
+    found = lint(buf, tmp_path / "proto")
+    for part in ("bare_name", "CamelField", "non-empty comment"):
+        assert part in found, part
 
 
 def test_every_element_has_a_comment(files: list[descriptor_pb2.FileDescriptorProto]) -> None:

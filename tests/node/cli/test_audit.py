@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -158,8 +159,13 @@ def test_node_status_and_doctor(net: Net) -> None:
     assert (status["kind"], status["condition"]) == ("FULL_REPLICA", "SERVING")
     leader = facts("node", "status", *net.as_("central-bank"))
     assert {replica["name"] for replica in leader["replicas"]} == set(NODES) - {"central-bank"}
+    shown = ok("node", "status", *net.as_("central-bank"))
+    assert re.search(r"^ministry +full +yes +[0-9]+ *$", shown, re.MULTILINE)
     found = run("doctor", "--config", net.path / "nodes" / "p02", "--json")
     findings = {row["check"]: row["ok"] for row in json.loads(found.stdout)}
     assert findings["certificate"]
+    # The node runs and has its database: that is said, and is no fault.
+    assert "a running process has the database open" in found.stdout
+    assert findings["map_use"]
     assert findings["signing_keys"]
     assert findings["private_files"]

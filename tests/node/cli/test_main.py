@@ -55,6 +55,11 @@ def test_every_command_has_help_for_itself_and_each_option(path: tuple[str, ...]
         assert getattr(parameter, "help", None), f"{path}: {parameter.name} has no help"
 
 
+@pytest.mark.parametrize("path", list(COMMANDS), ids=" ".join)
+def test_help_fills_the_width_of_the_terminal(path: tuple[str, ...]) -> None:
+    assert all("\n" not in part for part in (COMMANDS[path].help or "").split("\n\n"))
+
+
 @pytest.mark.parametrize("name", [*main.GROUPS, *main.COMMANDS])
 def test_the_list_of_commands_says_what_each_does(name: str) -> None:
     shown = run("--help").output
