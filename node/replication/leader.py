@@ -212,8 +212,10 @@ class Leader(Member):
         try:
             await asyncio.to_thread(self._rule.report, handshake.node, handshake.cosigned_note)
         except NotServingError as error:
-            # Also where signing had begun already: what is found out late is no less true.
-            self._heads.forbid(error)
+            # Also where signing had begun already: what is found out late is no less true. An operator that
+            # only lags behind the follower goes on.
+            if self._rule.refusal is not None:
+                self._heads.forbid(error)
             raise
         self._open()
         height = await asyncio.to_thread(self._source.height_after, handshake.from_index)

@@ -76,7 +76,10 @@ class EngineRpc:
             if "catching up" in text:
                 raise EngineBehindError(text) from error
             raise
-        return Answer(int(result["code"]), str(result["log"]))
+        try:
+            return Answer(int(result["code"]), str(result["log"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise EngineAwayError(f"the engine's answer does not read: {error!r}") from error
 
     def status(self) -> EngineFacts:
         """Return where the engine stands.
@@ -85,12 +88,15 @@ class EngineRpc:
         """
         found = self._call("/status")
         peers = self._call("/net_info")
-        return EngineFacts(
-            int(found["sync_info"]["latest_block_height"]),
-            bool(found["sync_info"]["catching_up"]),
-            int(peers["n_peers"]),
-            int(found["validator_info"]["voting_power"]),
-        )
+        try:
+            return EngineFacts(
+                int(found["sync_info"]["latest_block_height"]),
+                bool(found["sync_info"]["catching_up"]),
+                int(peers["n_peers"]),
+                int(found["validator_info"]["voting_power"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise EngineError(f"the engine's status does not read: {error!r}") from error
 
     def commit(self, height: int) -> dict[str, Any]:
         """Return header and commit of a block as the engine's JSON.
