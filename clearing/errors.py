@@ -111,6 +111,38 @@ class RejectCode(enum.IntEnum):
     ANCHOR_STATE = 701
     ANCHOR_CHECKPOINTS = 702
     ANCHOR_EVIDENCE = 703
+    # the bitcoin chain
+    BITCOIN_NOT_SET = 730
+    HEADER_UNCONNECTED = 731
+    HEADER_INVALID = 732
+    HEADERS_KNOWN = 733
+    BLOCK_NOT_IN_CHAIN = 734
+    BITCOIN_PROOF_INVALID = 735
+    TOO_SHALLOW = 736
+    NOTHING_WATCHED = 737
+
+    # settlement by transaction
+    SETTLES_BY_TRANSACTION = 740
+    NO_SUCH_LEG = 741
+    LEG_STATE = 742
+    LEG_NOT_READY = 743
+    NOT_A_PAYER = 744
+    COIN_IN_USE = 745
+    TOO_MANY_COINS = 746
+    COINS_SHORT = 747
+    FEE_RATE = 748
+    DEADLINE_AHEAD = 749
+    NO_ROUTE = 750
+    SCRIPT_PROOF_INVALID = 751
+
+    # mined coin
+    NOT_A_MINER = 770
+    COIN_DECLARED = 771
+    COIN_IMMATURE = 772
+    PAYOUT_SCRIPT_UNKNOWN = 773
+    UNKNOWN_BATCH = 774
+    BATCH_STATE = 775
+    MINED_COIN_SHORT = 776
 
 
 REMEDIES: dict[RejectCode, str] = {
@@ -125,7 +157,7 @@ REMEDIES: dict[RejectCode, str] = {
     RejectCode.NOT_A_PARTY: "Only the parties of the item or instruction may do this.",
     RejectCode.ITEM_VERSION: "Set version to 1.",
     RejectCode.ITEM_KIND: "Set kind to one of the listed kinds of obligation.",
-    RejectCode.ITEM_FLAGS: "Set flags to 0.",
+    RejectCode.ITEM_FLAGS: "Set flags to 0, or to 1 where an asset that can be is paid with mined coin.",
     RejectCode.SAME_PARTY: "Debtor and creditor must differ.",
     RejectCode.SUBMITTER_NOT_PARTY: "Submit only obligations that you owe or are owed.",
     RejectCode.UNKNOWN_PARTICIPANT: "Debtor and creditor must be registered with a role that may owe.",
@@ -162,5 +194,32 @@ REMEDIES: dict[RejectCode, str] = {
     RejectCode.ANCHOR_STATE: "The anchor cannot move so; read its state and report what follows it.",
     RejectCode.ANCHOR_CHECKPOINTS: "List checkpoints beyond the last anchor's, ascending, under their commitment.",
     RejectCode.ANCHOR_EVIDENCE: "Show the header with its work and the proof of the anchor's transaction in it.",
+    RejectCode.BITCOIN_NOT_SET: "No Bitcoin chain is followed yet; governance sets one first.",
+    RejectCode.HEADER_UNCONNECTED: "Report the headers in between first, from one that is known.",
+    RejectCode.HEADER_INVALID: "A header lacks the work, difficulty or time that its chain demands.",
+    RejectCode.HEADERS_KNOWN: "These headers are known; report newer ones.",
+    RejectCode.BLOCK_NOT_IN_CHAIN: "The best chain known here does not hold this block; report its headers first.",
+    RejectCode.BITCOIN_PROOF_INVALID: "Make the proof anew from the block; it does not show what it should.",
+    RejectCode.TOO_SHALLOW: "Show it again when the block is as deep as a payment must be.",
+    RejectCode.NOTHING_WATCHED: "The transaction concerns no leg and no declared coin; nothing to do.",
+    RejectCode.SETTLES_BY_TRANSACTION: "This instruction settles by the cycle's transaction, not by the agent.",
+    RejectCode.NO_SUCH_LEG: "This cycle has no leg that settles by transaction.",
+    RejectCode.LEG_STATE: "The leg has moved on; read its state.",
+    RejectCode.LEG_NOT_READY: "First all other pay-ins are confirmed and every payer names its coins.",
+    RejectCode.NOT_A_PAYER: "Only a net payer of this leg may do or be named so.",
+    RejectCode.COIN_IN_USE: "A running leg holds this coin; name another.",
+    RejectCode.TOO_MANY_COINS: "Name fewer, larger coins.",
+    RejectCode.COINS_SHORT: "Name coins that cover what you owe and the fee at its greatest rate.",
+    RejectCode.FEE_RATE: "Choose a rate between 1,000 and the greatest that governance allows.",
+    RejectCode.DEADLINE_AHEAD: "The payer has time until the leg's deadline.",
+    RejectCode.NO_ROUTE: "This asset does not settle by transaction; no script is needed.",
+    RejectCode.SCRIPT_PROOF_INVALID: "Sign the message of this network, LEI and asset with the script's key (BIP 322).",
+    RejectCode.NOT_A_MINER: "Only registered miners declare, and owe what is paid with, mined coin.",
+    RejectCode.COIN_DECLARED: "This output was declared before; it gives its amount once.",
+    RejectCode.COIN_IMMATURE: "Declare it when its block has 100 confirmations.",
+    RejectCode.PAYOUT_SCRIPT_UNKNOWN: "Governance registers payout scripts of miners and pools first.",
+    RejectCode.UNKNOWN_BATCH: "Name miner and log index of a declaration.",
+    RejectCode.BATCH_STATE: "The declaration was attested already.",
+    RejectCode.MINED_COIN_SHORT: "The debtor's counted mined coin does not cover these items.",
 }
 """What to do about each code, in one sentence; complete, a test sees to it."""

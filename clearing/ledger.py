@@ -16,17 +16,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from clearing.bitcoin.provenance import Claim
+from clearing.bitcoin.transaction import TransactionProof
 from clearing.errors import DecodeError, RejectCode, VerificationError, invariant
 from clearing.handlers import (
     anchors,
     cycles,
     governance,
+    legs,
+    mined,
     obligations,
     settlements,
     solutions,
     validators,
 )
 from clearing.handlers.answers import Outcome, refused
+from clearing.handlers.chain import parse_headers
 from clearing.log import merkle
 from clearing.params import RULES_VERSION
 from clearing.records.instruction import (
@@ -40,12 +45,20 @@ from clearing.records.instruction import (
 )
 from clearing.records.leaves import GenesisLeaf, LeafKind, SealLeaf, body_hash, leaf_kind
 from clearing.records.misbehaviour import Misbehaviour
+from clearing.records.settlement import (
+    LEG_LAYOUT,
+    OFFER_LAYOUT,
+    ScriptStatement,
+    decode_attested,
+    decode_signing,
+)
 from clearing.records.solution import Solution
 from clearing.records.submission import Submission
 from clearing.records.transaction import Transaction, actor_of, decode_transaction
 from clearing.rows import NoRows, Table, key_request
 from clearing.rules.anchors import AnchorReport
 from clearing.rules.governance import GENESIS_ACTIONS_MAX, decode_actions, resolve
+from clearing.rules.legs import NamedCoins
 from clearing.rules.registry import NO_KEY, Participant, Registry, next_cut_off_ms
 from clearing.rules.validators import next_set
 from clearing.state import Delta, Draft, Entry, State
@@ -107,6 +120,7 @@ _OBLIGORS_ONLY = OBLIGORS
 _GOVERNORS = (Role.MINISTRY, Role.CENTRAL_BANK)
 _PROPOSERS = (Role.MINISTRY, Role.CENTRAL_BANK, Role.OPERATOR)
 _ANCHORERS = (Role.MINISTRY, Role.CENTRAL_BANK, Role.OPERATOR)
+_WATCHERS = (Role.MINISTRY, Role.CENTRAL_BANK, Role.OPERATOR)
 
 
 def _parse_nothing(payload: bytes) -> None:
@@ -127,6 +141,16 @@ _PAYLOADS: dict[InstructionKind, Callable[[bytes], Any]] = {
     InstructionKind.APPROVE: APPROVAL_LAYOUT.decode,
     InstructionKind.SOLVE: Solution.decode,
     InstructionKind.REPORT_ANCHOR: AnchorReport.decode,
+    InstructionKind.SET_SETTLEMENT_SCRIPT: ScriptStatement.decode,
+    InstructionKind.NAME_COINS: NamedCoins.decode,
+    InstructionKind.OFFER_LEG: OFFER_LAYOUT.decode,
+    InstructionKind.REFUSE_LEG: LEG_LAYOUT.decode,
+    InstructionKind.REPORT_SIGNING: decode_signing,
+    InstructionKind.REPORT_HEADERS: parse_headers,
+    InstructionKind.SHOW_TRANSACTION: TransactionProof.decode,
+    InstructionKind.RECAST_CYCLE: LEG_LAYOUT.decode,
+    InstructionKind.DECLARE_COIN: Claim.decode,
+    InstructionKind.ATTEST_COIN: decode_attested,
 }
 
 
@@ -166,6 +190,19 @@ _RULES: dict[InstructionKind, _Rule] = {
     InstructionKind.APPROVE: _Rule(_GOVERNORS, True, governance.approve),
     InstructionKind.SOLVE: _Rule(_PROPOSERS, True, solutions.solve, KeyUse.NODE),
     InstructionKind.REPORT_ANCHOR: _Rule(_ANCHORERS, True, anchors.report, KeyUse.NODE),
+    # A net payer whose licence has ended may still pay what was netted while it was in force.
+    InstructionKind.SET_SETTLEMENT_SCRIPT: _Rule(_OBLIGORS_ONLY, True, legs.set_script),
+    InstructionKind.NAME_COINS: _Rule(_OBLIGORS_ONLY, False, legs.name_coins),
+    InstructionKind.OFFER_LEG: _Rule((Role.CENTRAL_BANK,), True, legs.offer, KeyUse.NODE),
+    InstructionKind.REFUSE_LEG: _Rule(_OBLIGORS_ONLY, False, legs.refuse),
+    InstructionKind.REPORT_SIGNING: _Rule(
+        (Role.CENTRAL_BANK,), True, legs.report_signing, KeyUse.NODE
+    ),
+    InstructionKind.REPORT_HEADERS: _Rule(_WATCHERS, True, mined.report_headers, KeyUse.NODE),
+    InstructionKind.SHOW_TRANSACTION: _Rule(_WATCHERS, True, mined.show_transaction, KeyUse.NODE),
+    InstructionKind.RECAST_CYCLE: _Rule((Role.CENTRAL_BANK, Role.OPERATOR), True, legs.recast),
+    InstructionKind.DECLARE_COIN: _Rule(_OBLIGORS_ONLY, True, mined.declare),
+    InstructionKind.ATTEST_COIN: _Rule(_GOVERNORS, True, mined.attest, KeyUse.NODE),
 }
 
 
@@ -183,6 +220,7 @@ def apply(state: State, block: Block) -> BlockResult:
         validators.report_misbehaviour(draft, evidence)
     obligations.expire(draft)
     solutions.time_out(draft)
+    legs.expire(draft)
     cycles.time_out(draft)
     cycles.run_timetable(draft)
     outcomes = tuple(_execute(draft, transaction) for transaction in block.transactions)
@@ -252,6 +290,7 @@ def next_deadline_ms(state: State, after_ms: int) -> int | None:
         for _, cycle in sorted(state.cycles.items())
         if cycle.state is CycleState.NETTED and cycle.netted_ms + timeout_ms > after_ms
     ]
+    due += [deadline for deadline in legs.deadlines(state) if deadline > after_ms]
     cut_off_ms = next_cut_off_ms(state.registry.cut_offs_s, max(after_ms, state.time_ms))
     if cut_off_ms is not None and cycles.has_nettable(iter(state.open.values())):
         due.append(cut_off_ms)

@@ -37,6 +37,16 @@ class Table(enum.StrEnum):
     )
     SETTLEMENTS = "settlements"  # cycle u32, number u32
     ANCHORS = "anchors"  # participant u32, number u32: anchors of a participant's node
+    LEGS = "legs"  # cycle u32: the cycle's Bitcoin leg
+    LEG_COINS = "leg_coins"  # cycle u32, participant u32: the coins a payer brings
+    SCRIPTS = (
+        "scripts"  # participant u32, asset u16, log index u64: settlement script from there on
+    )
+    COINS = "coins"  # use 1 byte, outpoint 36 bytes: leg or declaration that holds the coin
+    BITCOIN_HEADERS = "bitcoin_headers"  # block hash 32 bytes: height, work, header
+    BITCOIN_CHAIN = "bitcoin_chain"  # height u32: block hash in the best chain
+    BATCHES = "batches"  # participant u32, log index u64: declared mined coin
+    DRAWS = "draws"  # log index u64, item u32: what an obligation drew on mined coin
     UNSETTLED = (
         "unsettled"  # cycle u32: the cycle, or a settlement instruction of it, may still move
     )

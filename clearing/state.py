@@ -33,6 +33,7 @@ from clearing.rows import (
     key_u32,
     key_u64,
 )
+from clearing.rules.bitcoin_terms import BitcoinTerms
 from clearing.rules.cycles import Cycle
 from clearing.rules.governance import Proposal
 from clearing.rules.obligations import BookChunk, ItemStates
@@ -63,6 +64,7 @@ _KEY_PARAMETERS = b"parameters"
 _KEY_TIMETABLE = b"timetable"
 _KEY_APPOINTED = b"appointed"
 _KEY_VALIDATORS = b"validators"
+_KEY_BITCOIN = b"bitcoin"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -229,6 +231,7 @@ def _load_registry(reader: Reader) -> Registry:
         decode_timetable(timetable or b""),
         decode_validators(reader.get(Table.PARAMETERS, _KEY_APPOINTED) or b""),
         decode_validators(reader.get(Table.PARAMETERS, _KEY_VALIDATORS) or b""),
+        BitcoinTerms.decode(reader.get(Table.PARAMETERS, _KEY_BITCOIN) or b""),
     )
 
 
@@ -438,6 +441,15 @@ class Draft:
         """Return, by registry number, whose role lets it owe and be owed."""
         return self._standing()[2]
 
+    def mining(self) -> tuple[int, npt.NDArray[np.bool_]] | None:
+        """Return the asset that may be paid with mined coin and, by registry number, who are miners; None without any."""
+        bitcoin = self.registry.bitcoin
+        if bitcoin.route is None or not bitcoin.miners:
+            return None
+        miners = np.zeros(len(self.registry.participants), np.bool_)
+        miners[[number for number, _ in bitcoin.miners]] = True
+        return bitcoin.route.asset, miners
+
     def _standing(self) -> tuple[Registry, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
         """Return the register with its columns, made once for each register that the block sees."""
         if self._columns is None or self._columns[0] is not self.registry:
@@ -517,3 +529,5 @@ class Draft:
         ):
             if was != now:
                 self.put(Table.PARAMETERS, key, encode_validators(now))
+        if old.bitcoin != new.bitcoin:
+            self.put(Table.PARAMETERS, _KEY_BITCOIN, new.bitcoin.encode())

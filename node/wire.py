@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, TypeAlias, TypeVar
 
-from clearing.errors import DecodeError
+from clearing.errors import DecodeError, InvariantViolation
 from clearing.log import merkle
 from clearing.params import Parameters
 from clearing.rules.cycles import Cycle
@@ -39,6 +39,7 @@ from clearing.types import (
 from node.pb.v1 import audit_pb2, types_pb2
 from node.queries import CycleAssetRow, CycleRow, ObligationRow, ProposalRow, SettlementRow
 from node.services.facade import Tip
+from node.wire_bitcoin import BITCOIN_ACTIONS, bitcoin_action_text
 
 RegistryMessage: TypeAlias = audit_pb2.GetRegistryResponse
 E = TypeVar("E", bound=enum.IntEnum)
@@ -486,6 +487,8 @@ def proposal_of(message: audit_pb2.Proposal) -> ProposalRow:
 def action_text(action: Action) -> str:
     """Return a governance action as one line for people."""
     subject = action.subject
+    if action.kind in BITCOIN_ACTIONS:
+        return bitcoin_action_text(action)
     match action.kind:
         case ActionKind.ADD_PARTICIPANT:
             return f"register {subject.role.name} {subject.name}, LEI {subject.lei}"
@@ -515,3 +518,4 @@ def action_text(action: Action) -> str:
         case ActionKind.SET_CAP:
             limit = "none" if subject.amount_units is None else f"{subject.amount_units} units"
             return f"set the net debit cap of participant {subject.participant} in asset {subject.asset} to {limit}"
+    raise InvariantViolation(f"no words for an action of kind {action.kind.name}")

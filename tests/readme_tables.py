@@ -9,12 +9,14 @@ import pathlib
 import re
 from collections.abc import Callable
 
+from clearing.bitcoin import provenance, transaction
 from clearing.codec import Layout
 from clearing.errors import REMEDIES, RejectCode
 from clearing.ledger import Outcome
 from clearing.records import instruction, leaves, obligation, receipt, solution, submission
+from clearing.records import settlement as records_settlement
 from clearing.records.misbehaviour import Misbehaviour
-from clearing.rules import anchors, cycles, obligations, settlement
+from clearing.rules import anchors, bitcoin_terms, cycles, legs, mined, obligations, settlement
 from clearing.rules.lifecycle import Lifecycle
 from clearing.rules.positions import Position
 from clearing.rules.validators import Validator
@@ -61,6 +63,20 @@ def layouts() -> str:
         leaves.ExpiredLeaf.LAYOUT,
         leaves.ValidatorsLeaf.LAYOUT,
         leaves.MisbehaviourLeaf.LAYOUT,
+        bitcoin_terms.CHAIN_LAYOUT,
+        bitcoin_terms.ROUTE_LAYOUT,
+        bitcoin_terms.MINER_LAYOUT,
+        bitcoin_terms.PAYOUT_LAYOUT,
+        bitcoin_terms.TAX_LAYOUT,
+        records_settlement.SCRIPT_LAYOUT,
+        legs.NamedCoins.LAYOUT,
+        legs.NamedCoins.COIN,
+        records_settlement.OFFER_LAYOUT,
+        records_settlement.LEG_LAYOUT,
+        records_settlement.SIGNING_LAYOUT,
+        transaction.PROOF_LAYOUT,
+        provenance.CLAIM_LAYOUT,
+        records_settlement.ATTEST_LAYOUT,
         Validator.LAYOUT,
         Misbehaviour.LAYOUT,
         leaves.SealLeaf.LAYOUT,
@@ -85,6 +101,8 @@ def lifecycles() -> str:
             drawing("A netting cycle:", cycles.LIFECYCLE),
             drawing("A settlement instruction:", settlement.LIFECYCLE),
             drawing("An anchor:", anchors.LIFECYCLE),
+            drawing("The Bitcoin leg of a cycle:", legs.LIFECYCLE),
+            drawing("A declared mined coin:", mined.LIFECYCLE),
         )
     )
 

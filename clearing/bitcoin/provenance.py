@@ -35,7 +35,7 @@ SIGNATURE_BYTES_MAX = 512
 COINBASE_MATURITY = 100
 """Confirmations a coinbase output needs before it can be spent. Source: Bitcoin Core src/consensus/consensus.h."""
 
-_CLAIM = Layout(
+CLAIM_LAYOUT = Layout(
     "mined-coin claim",
     uint("way", 1),
     reserved(3),
@@ -94,7 +94,9 @@ class Claim:
 
     def encode(self) -> bytes:
         """Return the canonical bytes."""
-        head = _CLAIM.encode(way=self.way, output=self.output, signature_bytes=len(self.signature))
+        head = CLAIM_LAYOUT.encode(
+            way=self.way, output=self.output, signature_bytes=len(self.signature)
+        )
         payout = b"" if self.payout is None else self.payout.encode()
         return head + self.coinbase.encode() + payout + self.signature
 
@@ -104,12 +106,12 @@ class Claim:
 
         Raises: DecodeError: cut short, left over, an unknown way, or not the transactions that its way needs.
         """
-        head = _CLAIM.decode(data[: _CLAIM.width])
+        head = CLAIM_LAYOUT.decode(data[: CLAIM_LAYOUT.width])
         try:
             way = Way(head["way"])
         except ValueError as error:
             raise DecodeError(f"way {head['way']} is unknown") from error
-        coinbase, rest = TransactionProof.decode_from(data[_CLAIM.width :])
+        coinbase, rest = TransactionProof.decode_from(data[CLAIM_LAYOUT.width :])
         payout = None
         if way is Way.POOL:
             payout, rest = TransactionProof.decode_from(rest)

@@ -162,7 +162,7 @@ def verify_branch(txid: bytes, branch: Sequence[bytes], position: int, merkle_ro
         raise VerificationError(f"the block does not hold the transaction: {error}") from error
 
 
-_PROOF = Layout(
+PROOF_LAYOUT = Layout(
     "transaction proof",
     raw("block_hash", 32),
     uint("position", 4),
@@ -183,7 +183,7 @@ class TransactionProof:
 
     def encode(self) -> bytes:
         """Return the canonical bytes: 44, 32 for each hash of the branch, and the transaction's."""
-        head = _PROOF.encode(
+        head = PROOF_LAYOUT.encode(
             block_hash=self.block_hash,
             position=self.position,
             branch_hashes=len(self.branch),
@@ -197,10 +197,10 @@ class TransactionProof:
 
         Raises: DecodeError: cut short, too long a branch, or no transaction.
         """
-        head = _PROOF.decode(data[: _PROOF.width])
+        head = PROOF_LAYOUT.decode(data[: PROOF_LAYOUT.width])
         if head["branch_hashes"] > BRANCH_HASHES_MAX:
             raise DecodeError(f"a branch has at most {BRANCH_HASHES_MAX} hashes")
-        start = _PROOF.width
+        start = PROOF_LAYOUT.width
         end = start + 32 * head["branch_hashes"]
         branch = split_records(data[start:end], 32, head["branch_hashes"], "hashes of a branch")
         last = end + head["transaction_bytes"]

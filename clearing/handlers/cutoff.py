@@ -56,9 +56,15 @@ class AssetTaken:
             start += len(part.items)
 
 
-def cut_off(draft: Draft) -> tuple[AssetTaken, ...]:
-    """Select every obligation that waits for a cycle and whose parties are both in licence, ascending by asset."""
+def cut_off(draft: Draft, left_out: frozenset[int] = frozenset()) -> tuple[AssetTaken, ...]:
+    """Select every obligation that waits for a cycle and whose parties are both in licence, ascending by asset.
+
+    left_out: participants whose obligations are left out too.
+    """
     licensed = draft.licensed()
+    if left_out:
+        licensed = licensed.copy()
+        licensed[sorted(left_out)] = False
     all_licensed = bool(licensed.all())
     by_asset: dict[int, list[Part]] = {}
     for submission in draft.open_submissions():

@@ -18,6 +18,7 @@ import numpy as np
 from clearing.errors import RejectCode, invariant
 from clearing.handlers.answers import Outcome, recorded, refused
 from clearing.handlers.cutoff import AssetTaken, Netted, cut_off, net_asset
+from clearing.handlers.leg_rows import close_leg, may_be_mined, open_leg
 from clearing.log import merkle
 from clearing.netting.gridlock import Unsettled
 from clearing.records.instruction import Instruction
@@ -46,7 +47,12 @@ from clearing.types import (
 
 def run_cycle(draft: Draft, instruction: Instruction, _: None) -> Outcome:
     """Cut off and net now, on an operator's instruction; its payload is empty, for a cycle takes every asset."""
-    taken = cut_off(draft)
+    return net_without(draft, instruction, frozenset())
+
+
+def net_without(draft: Draft, instruction: Instruction, left_out: frozenset[int]) -> Outcome:
+    """Cut off and net now what does not concern the participants left out."""
+    taken = cut_off(draft, left_out)
     # A cycle over nothing would only make noise in the log.
     if not taken:
         return refused(RejectCode.NOTHING_TO_NET)
@@ -162,6 +168,7 @@ def complete(draft: Draft, number: int) -> None:
     instructions = instructions_of(moves, draft.time_ms)
     for position_no, item in enumerate(instructions):
         draft.set_settlement(number, position_no, item)
+    open_leg(draft, number, instructions)
     pay_ins = sum(item.kind is SettlementKind.PAY_IN for item in instructions)
     secret = cycle_secret(number, (submission.secret for submission in members(draft, number)))
     root = merkle.root_of(result_commitments(secret, found))
@@ -228,6 +235,7 @@ def fail_cycle(draft: Draft, number: int) -> None:
     invariant(cycle is not None, f"cycle {number} is missing")
     if cycle is None:
         return
+    close_leg(draft, number)
     for result in results(draft, number):
         for row in result.rows:
             if row.movement:
@@ -269,7 +277,7 @@ def time_out(draft: Draft) -> None:
     """Fail every cycle that is netted but not funded within the settlement time-out."""
     for number in draft.running_cycles():
         cycle = draft.cycle(number)
-        if cycle is None or cycle.state is not CycleState.NETTED:
+        if cycle is None or cycle.state is not CycleState.NETTED or may_be_mined(draft, number):
             continue
         if draft.time_ms >= cycle.netted_ms + draft.registry.parameters.settlement_timeout_ms:
             fail_cycle(draft, number)

@@ -13,11 +13,13 @@ import numpy as np
 
 from clearing.errors import RejectCode
 from clearing.handlers.answers import Outcome, recorded, refused
+from clearing.handlers.mined import draw_for, give_back
 from clearing.params import OPEN_ITEMS_MAX
 from clearing.records.instruction import Instruction, InstructionKind, ItemSelection
 from clearing.records.leaves import ExpiredLeaf, body_hash
 from clearing.records.submission import Submission
 from clearing.rules.obligations import (
+    BAD_ITEMS_SHOWN,
     ItemStates,
     Mask,
     Numbers,
@@ -49,6 +51,7 @@ def submit(draft: Draft, submission: Submission) -> Outcome:
         licensed=draft.licensed(),
         assets=len(draft.registry.assets),
         time_ms=draft.time_ms,
+        mining=draft.mining(),
     )
     # Every item must be good: a submission is accepted whole or not at all.
     shown, count = bad_items(codes)
@@ -78,9 +81,16 @@ def move_items(draft: Draft, instruction: Instruction, selection: ItemSelection)
         return refused(selected.code, selected.bad, selected.bad_items)
     items = selected.items
     if target is _AFFIRMED:
+        short = draw_for(draft, submission, items)
+        # What is paid with mined coin must be covered by it.
+        if short:
+            code = RejectCode.MINED_COIN_SHORT
+            shown = tuple((item, code) for item in short[:BAD_ITEMS_SHOWN])
+            return refused(code, shown, len(short))
         draft.count_open(submission.chunk.select(items), sign=1)
     else:
         was_affirmed = submission.states.states[items] == _AFFIRMED
+        give_back(draft, submission, items[was_affirmed])
         draft.count_open(submission.chunk.select(items[was_affirmed]), sign=-1)
     draft.set_states(submission, submission.states.moved(items, target))
     return recorded(draft.record(instruction.leaf, instruction.body))

@@ -13,6 +13,7 @@ from typing import Any
 from clearing.errors import RejectCode, invariant
 from clearing.handlers.answers import Outcome, recorded, refused
 from clearing.handlers.cycles import advance_cycle, fail_cycle, with_refund
+from clearing.handlers.leg_rows import leg_of
 from clearing.records.instruction import Instruction, InstructionKind
 from clearing.rules.cycles import Cycle
 from clearing.rules.settlement import (
@@ -62,13 +63,17 @@ def move_settlement(draft: Draft, instruction: Instruction, values: dict[str, An
     # The lifecycle must have the move.
     if not LIFECYCLE.allows(item.state, target):
         return refused(RejectCode.INSTRUCTION_STATE)
+    leg = leg_of(draft, found.cycle_no)
+    # What one transaction settles, the agent does not.
+    if leg is not None and leg.asset == item.asset and item.kind is not SettlementKind.REFUND:
+        return refused(RejectCode.SETTLES_BY_TRANSACTION)
     index = draft.record(instruction.leaf, instruction.body)
     moved = replace(item, state=target, moved_ms=draft.time_ms)
     if target is InstructionState.EVIDENCED:
         moved = replace(moved, evidence_hash=values["evidence_hash"])
     draft.set_settlement(found.cycle_no, found.number, moved)
     if target is InstructionState.CONFIRMED:
-        _confirmed(draft, found)
+        count_confirmed(draft, found.cycle_no, found.item)
     elif target is InstructionState.FAILED:
         _failed(draft, found)
     return recorded(index)
@@ -81,9 +86,12 @@ def _find(draft: Draft, values: dict[str, Any]) -> _Found | None:
     return None if item is None or cycle is None else _Found(cycle_no, number, cycle, item)
 
 
-def _confirmed(draft: Draft, found: _Found) -> None:
-    """Count a confirmed movement in the position and in its cycle."""
-    item, cycle = found.item, found.cycle
+def count_confirmed(draft: Draft, cycle_no: int, item: SettlementInstruction) -> None:
+    """Count a confirmed movement in the position and in its cycle, and move the cycle on."""
+    cycle = draft.cycle(cycle_no)
+    invariant(cycle is not None, f"cycle {cycle_no} of an instruction is missing")
+    if cycle is None:
+        return
     position = draft.position(item.participant, item.asset)
     if item.kind is SettlementKind.PAY_IN:
         position = replace(position, paid=position.paid + item.amount_units)
@@ -96,10 +104,10 @@ def _confirmed(draft: Draft, found: _Found) -> None:
         cycle = replace(cycle, pay_outs=cycle.pay_outs - 1)
     draft.set_position(position)
     if cycle.state is CycleState.FAILED and item.kind is SettlementKind.PAY_IN:
-        cycle = with_refund(draft, found.cycle_no, cycle, item)
-    draft.set_cycle(found.cycle_no, cycle)
+        cycle = with_refund(draft, cycle_no, cycle, item)
+    draft.set_cycle(cycle_no, cycle)
     if cycle.state is not CycleState.FAILED:
-        advance_cycle(draft, found.cycle_no)
+        advance_cycle(draft, cycle_no)
 
 
 def _failed(draft: Draft, found: _Found) -> None:

@@ -45,6 +45,16 @@ class InstructionKind(enum.IntEnum):
     APPROVE = 10
     SOLVE = 11
     REPORT_ANCHOR = 20
+    SET_SETTLEMENT_SCRIPT = 30
+    NAME_COINS = 31
+    OFFER_LEG = 32
+    REFUSE_LEG = 33
+    REPORT_SIGNING = 34
+    REPORT_HEADERS = 35
+    SHOW_TRANSACTION = 36
+    RECAST_CYCLE = 37
+    DECLARE_COIN = 38
+    ATTEST_COIN = 39
 
 
 LAYOUT = Layout(

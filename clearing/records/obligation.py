@@ -21,6 +21,9 @@ from clearing.log import merkle
 from clearing.params import ITEMS_PER_SUBMISSION_MAX
 
 ITEM_VERSION = 1
+MINED_COIN = 1
+"""Flag of an obligation: it is paid with domestically mined coin (rules/mined.py)."""
+
 SALT_BYTES = 16
 SECRET_BYTES = 32
 
@@ -38,7 +41,7 @@ LAYOUT = Layout(
     raw("trade_ref_hash", 32),
     raw("compliance_ref_hash", 32),
 )
-"""version 1; kind an ObligationKind; flags 0; priority, higher is paid first; debtor, creditor and asset registry
+"""version 1; kind an ObligationKind; flags 0 or MINED_COIN; priority, higher is paid first; debtor, creditor and asset registry
 numbers; due_ms 0 for none; amount in the asset's smallest unit; two SHA-256 of documents kept off the ledger."""
 
 ITEM_BYTES = LAYOUT.width

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from clearing.codec import Layout, raw, reserved, text, uint
-from clearing.errors import DecodeError, RejectCode
+from clearing.errors import DecodeError, InvariantViolation, RejectCode
 from clearing.params import ACTIONS_PER_PROPOSAL_MAX, Parameters
-from clearing.rules import validators
+from clearing.rules import bitcoin_terms, validators
 from clearing.rules.registry import (
     Action,
     ActionKind,
@@ -49,11 +49,20 @@ _SET_CAP = Layout(
     reserved(1),
     uint("amount_units", 16),
 )
+_BITCOIN = {
+    ActionKind.SET_BITCOIN_CHAIN: bitcoin_terms.CHAIN_LAYOUT,
+    ActionKind.SET_ROUTE: bitcoin_terms.ROUTE_LAYOUT,
+    ActionKind.SET_MINER: bitcoin_terms.MINER_LAYOUT,
+    ActionKind.SET_PAYOUT_SCRIPT: bitcoin_terms.PAYOUT_LAYOUT,
+    ActionKind.SET_TAX_RULE: bitcoin_terms.TAX_LAYOUT,
+}
 GENESIS_ACTIONS_MAX = 1 << 20
 """Genesis registers the first participants without a vote; its body is bounded only against nonsense."""
 
 
 def _encode_subject(action: Action) -> bytes:
+    if action.kind in _BITCOIN:
+        return _BITCOIN[action.kind].encode(**action.subject)
     match action.kind:
         case ActionKind.ADD_PARTICIPANT | ActionKind.ADD_ASSET | ActionKind.SET_PARAMETERS:
             return bytes(action.subject.encode())
@@ -77,6 +86,7 @@ def _encode_subject(action: Action) -> bytes:
                 has_cap=int(cap.amount_units is not None),
                 amount_units=cap.amount_units or 0,
             )
+    raise InvariantViolation(f"no bytes for an action of kind {action.kind.name}")
 
 
 def _decode_cap(data: bytes) -> Cap:
@@ -88,6 +98,8 @@ def _decode_cap(data: bytes) -> Cap:
 
 
 def _decode_subject(kind: ActionKind, data: bytes) -> Any:
+    if kind in _BITCOIN:
+        return _BITCOIN[kind].decode(data)
     match kind:
         case ActionKind.ADD_PARTICIPANT:
             return Participant.decode(data)
@@ -109,6 +121,7 @@ def _decode_subject(kind: ActionKind, data: bytes) -> Any:
             return decode_timetable(data)
         case ActionKind.SET_CAP:
             return _decode_cap(data)
+    raise InvariantViolation(f"no reader for an action of kind {kind.name}")
 
 
 def encode_actions(actions: Sequence[Action]) -> bytes:

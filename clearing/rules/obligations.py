@@ -21,7 +21,7 @@ from clearing.codec import Layout, reserved, uint
 from clearing.errors import DecodeError, RejectCode, invariant
 from clearing.netting.columns import AssetColumns
 from clearing.records.instruction import ItemSelection
-from clearing.records.obligation import ITEM_VERSION, Items
+from clearing.records.obligation import ITEM_VERSION, MINED_COIN, Items
 from clearing.rules.lifecycle import Lifecycle
 from clearing.types import ObligationKind, ObligationState
 
@@ -250,7 +250,7 @@ class BookChunk:
 
     items: int64[n], the item number of each row; within an asset ascending. rows: int64[n], the row of each item.
     asset_rows: (asset, first row, end row), ascending by asset. debtor, creditor: uint32[n]; lo, hi: uint64[n], the
-    amount; due_ms: uint64[n].
+    amount; due_ms: uint64[n]; flags: uint8[n], None where none is set.
     """
 
     items: Numbers
@@ -260,6 +260,7 @@ class BookChunk:
     lo: U64
     hi: U64 | None
     priority: U8
+    flags: U8 | None
     due_ms: U64
     asset_rows: tuple[tuple[int, int, int], ...]
 
@@ -287,6 +288,7 @@ class BookChunk:
             lo=items["amount_lo"].astype(np.uint64),
             hi=hi if hi.any() else None,
             priority=items["priority"].astype(np.uint8),
+            flags=items["flags"].astype(np.uint8) if items["flags"].any() else None,
             due_ms=items["due_ms"].astype(np.uint64),
             asset_rows=bounds,
         )
@@ -364,12 +366,20 @@ class BookChunk:
 
 
 def validate_items(
-    items: Items, submitter: int, *, may_owe: Mask, licensed: Mask, assets: int, time_ms: int
+    items: Items,
+    submitter: int,
+    *,
+    may_owe: Mask,
+    licensed: Mask,
+    assets: int,
+    time_ms: int,
+    mining: tuple[int, Mask] | None = None,
 ) -> U16:
     """Return the RejectCode of each item, 0 for a good one; where several apply, the lowest.
 
-    may_owe, licensed: bool[participants], by registry number. assets: number registered. One pass of array
-    operations; no Python object an item.
+    may_owe, licensed: bool[participants], by registry number. assets: number registered. mining: the asset that may be paid
+    with mined coin and who are miners, bool[participants]; None where none may. One pass of array operations; no Python
+    object an item.
     """
     codes = np.zeros(len(items), dtype=np.uint16)
     debtor = items["debtor"].astype(np.int64)
@@ -379,7 +389,8 @@ def validate_items(
     known = (debtor <= last) & (creditor <= last)
     debtor_row, creditor_row = np.minimum(debtor, last), np.minimum(creditor, last)
     # written from the highest code to the lowest, so that the lowest stands
-    faults = (
+    flagged = items["flags"] != 0
+    faults: tuple[tuple[RejectCode, Mask], ...] = (
         (RejectCode.DUE_PASSED, (due > 0) & (due <= np.uint64(time_ms))),
         (RejectCode.ZERO_AMOUNT, (items["amount_lo"] == 0) & (items["amount_hi"] == 0)),
         (RejectCode.UNKNOWN_ASSET, items["asset"] >= assets),
@@ -387,14 +398,23 @@ def validate_items(
         (RejectCode.UNKNOWN_PARTICIPANT, ~(known & may_owe[debtor_row] & may_owe[creditor_row])),
         (RejectCode.SUBMITTER_NOT_PARTY, (debtor != submitter) & (creditor != submitter)),
         (RejectCode.SAME_PARTY, debtor == creditor),
-        (RejectCode.ITEM_FLAGS, items["flags"] != 0),
+        (RejectCode.ITEM_FLAGS, flagged if mining is None else _bad_flags(items, mining[0])),
         (RejectCode.ITEM_KIND, (items["kind"] < _KIND_FIRST) | (items["kind"] > _KIND_LAST)),
         (RejectCode.ITEM_VERSION, items["version"] != ITEM_VERSION),
     )
+    if mining is not None and flagged.any():
+        faults = ((RejectCode.NOT_A_MINER, flagged & ~mining[1][debtor_row]), *faults)
     for code, fault in faults:
         if fault.any():
             codes[fault] = code
     return codes
+
+
+def _bad_flags(items: Items, mined_asset: int) -> Mask:
+    """Return whose flags are neither none nor MINED_COIN on an obligation in the asset that is mined."""
+    flags = items["flags"]
+    bad: Mask = (flags > MINED_COIN) | ((flags == MINED_COIN) & (items["asset"] != mined_asset))
+    return bad
 
 
 @dataclass(frozen=True, slots=True, eq=False)

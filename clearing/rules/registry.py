@@ -26,6 +26,8 @@ from clearing.params import (
     SCALE_MAX,
     Parameters,
 )
+from clearing.rules import bitcoin_terms
+from clearing.rules.bitcoin_terms import BitcoinTerms
 from clearing.rules.validators import POWER_MAX, Validator, Validators, with_validator, without
 from clearing.types import LicenceStatus, NettingMethod, Role
 
@@ -93,6 +95,11 @@ class ActionKind(enum.IntEnum):
     SET_CAP = 8
     SET_NODE_KEY = 9
     SET_VALIDATOR = 15
+    SET_BITCOIN_CHAIN = 30
+    SET_ROUTE = 31
+    SET_MINER = 32
+    SET_PAYOUT_SCRIPT = 33
+    SET_TAX_RULE = 34
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +213,8 @@ class Registry:
 
     participants and assets: position is registry number. cut_offs_s: ascending seconds of the day (UTC) at which a
     cycle is cut off and netted; empty when cycles are run by the operator only. appointed: the validators that
-    governance wants; validators: those in force, see rules/validators.py; both empty where one operator orders.
+    governance wants; validators: those in force, see rules/validators.py; both empty where one operator orders. bitcoin:
+    what is set about Bitcoin, see rules/bitcoin_terms.py.
     """
 
     participants: tuple[Participant, ...] = ()
@@ -215,6 +223,7 @@ class Registry:
     cut_offs_s: tuple[int, ...] = ()
     appointed: Validators = ()
     validators: Validators = ()
+    bitcoin: BitcoinTerms = field(default_factory=BitcoinTerms)
 
     def participant(self, number: int) -> Participant | None:
         """Return the participant with this number, or None."""
@@ -459,6 +468,18 @@ def _check_cap(registry: Registry, cap: Cap) -> tuple[Registry, RejectCode]:
     return registry, RejectCode.OK
 
 
+def _in_bitcoin(
+    change: Callable[[Registry, dict[str, Any]], bitcoin_terms.Change],
+) -> Callable[[Registry, Any], tuple[Registry, RejectCode]]:
+    """Return the handler of an action on Bitcoin's terms."""
+
+    def handle(registry: Registry, values: Any) -> tuple[Registry, RejectCode]:
+        terms, code = change(registry, values)
+        return replace(registry, bitcoin=terms), code
+
+    return handle
+
+
 _HANDLERS: dict[ActionKind, Callable[[Registry, Any], tuple[Registry, RejectCode]]] = {
     ActionKind.ADD_PARTICIPANT: _add_participant,
     ActionKind.SET_LICENCE: _set_licence,
@@ -470,6 +491,27 @@ _HANDLERS: dict[ActionKind, Callable[[Registry, Any], tuple[Registry, RejectCode
     ActionKind.SET_CAP: _check_cap,
     ActionKind.SET_NODE_KEY: _set_node_key,
     ActionKind.SET_VALIDATOR: _set_validator,
+    ActionKind.SET_BITCOIN_CHAIN: _in_bitcoin(
+        lambda registry, values: bitcoin_terms.set_chain(registry.bitcoin, values)
+    ),
+    ActionKind.SET_ROUTE: _in_bitcoin(
+        lambda registry, values: bitcoin_terms.set_route(
+            registry.bitcoin, values, len(registry.assets)
+        )
+    ),
+    ActionKind.SET_MINER: _in_bitcoin(
+        lambda registry, values: bitcoin_terms.set_miner(
+            registry.bitcoin, values, len(registry.participants)
+        )
+    ),
+    ActionKind.SET_PAYOUT_SCRIPT: _in_bitcoin(
+        lambda registry, values: bitcoin_terms.set_payout(
+            registry.bitcoin, values, len(registry.participants)
+        )
+    ),
+    ActionKind.SET_TAX_RULE: _in_bitcoin(
+        lambda registry, values: bitcoin_terms.set_tax(registry.bitcoin, values)
+    ),
 }
 
 

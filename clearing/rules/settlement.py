@@ -26,6 +26,7 @@ LIFECYCLE = Lifecycle(
         (InstructionState.PENDING, InstructionState.FAILED, "payer or agent gives up"),
         (InstructionState.EVIDENCED, InstructionState.FAILED, "agent finds the evidence void"),
         (InstructionState.PENDING, InstructionState.SUPERSEDED, "the cycle fails"),
+        (InstructionState.EVIDENCED, InstructionState.PENDING, "the Bitcoin chain reorganises"),
     ),
 )
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 from clearing.params import RULES_VERSION
 from clearing.records.instruction import APPROVAL_LAYOUT, LIQUIDITY_LAYOUT, InstructionKind
 from clearing.records.leaves import LeafKind, leaf_kind
-from clearing.rows import Table
+from clearing.rows import Table, key_u32
 from clearing.rules.governance import encode_actions
 from clearing.rules.registry import Action, ActionKind, Cap
-from clearing.types import NettingMethod
+from clearing.rules.settlement import SettlementInstruction
+from clearing.types import NettingMethod, SettlementKind
+from tests.clearing.bitcoin_net import Bitcoin
 from tests.clearing.records.vectors import VECTORS
 from tests.ledger_kit import (
     BTC,
@@ -23,12 +25,16 @@ from tests.ledger_kit import (
     P01,
     P02,
     P03,
+    P04,
     USDT,
     Net,
     item,
 )
 
 PINNED = VECTORS["scenario"]
+ANCHORS = {Table.ANCHORS}
+"""Written only where a node reports anchors: tests/clearing/handlers/test_anchors.py."""
+
 ENGINES = {LeafKind.VALIDATORS, LeafKind.MISBEHAVIOUR}
 """Written only where a consensus engine orders: tests/clearing/handlers/test_validators.py."""
 ANCHORS = {Table.ANCHORS}
@@ -68,6 +74,7 @@ def run_scenario() -> Net:
     net.settlement(InstructionKind.CONFIRM, CB, 2, 1)
     net.settlement(InstructionKind.FAIL, P01, 2, 2)
     _run_other_methods(net)
+    _run_bitcoin(net)
     return net
 
 
@@ -90,6 +97,28 @@ def _run_other_methods(net: Net) -> None:
     net.run_cycle()
     net.solve()
     net.settle(3)
+
+
+def _run_bitcoin(net: Net) -> None:
+    """A chain is followed; a leg is offered; a mined coin is declared, counted, and drawn on."""
+    bitcoin = Bitcoin(net)
+    for payee in (P01, P02, P03):
+        bitcoin.ok(bitcoin.script(payee))
+    index = net.submit(P01, item(P01, P03, 90_000))
+    bitcoin.ok(net.affirm(P03, index))
+    bitcoin.ok(net.run_cycle())
+    net.solve()
+    for key, row in list(net.store.scan(Table.SETTLEMENTS, key_u32(4))):
+        one, number = SettlementInstruction.decode(row), int.from_bytes(key[4:], "big")
+        if one.kind is SettlementKind.PAY_IN and one.asset == BTC:
+            bitcoin.ok(bitcoin.coins(one.participant, 4))
+        elif one.kind is SettlementKind.PAY_IN:
+            bitcoin.ok(net.settlement(InstructionKind.EVIDENCE, CB, 4, number))
+            bitcoin.ok(net.settlement(InstructionKind.CONFIRM, CB, 4, number))
+    bitcoin.ok(bitcoin.offer(4))
+    bitcoin.counted(5_000)
+    flagged = net.submit(P04, item(P04, P01, 4_000, flags=1))
+    bitcoin.ok(net.affirm(P01, flagged))
 
 
 def test_the_scenario_writes_every_kind_of_leaf_and_of_row() -> None:

@@ -21,6 +21,7 @@ from clearing.rules.registry import Action, ActionKind
 from clearing.types import LicenceStatus, Role
 from tests.clearing import reject_setoff  # noqa: F401 - its cases register themselves
 from tests.clearing.anchor_kit import after, begin, mined, stated, told, with_node_key
+from tests.clearing.bitcoin_cases import BITCOIN_CASES
 from tests.clearing.core_kit import (
     NOBODY,
     Core,
@@ -561,6 +562,9 @@ def an_anchor_reported_without_a_node_key(net: Core) -> Transaction:
 @case(R.MALFORMED)
 def an_anchor_report_that_is_cut_short(net: Core) -> Transaction:
     return stated(with_node_key(net), begin(2).encode()[:-1])
+
+
+CASES += BITCOIN_CASES
 
 
 @pytest.mark.parametrize(("code", "make"), CASES, ids=lambda each: getattr(each, "__name__", None))

@@ -7,11 +7,16 @@ import enum
 import pytest
 
 from clearing import types
+from clearing.bitcoin.next_header import BitcoinNetwork
+from clearing.bitcoin.provenance import Way
 from clearing.errors import InvariantViolation, invariant
 from clearing.records.instruction import InstructionKind
 from clearing.records.leaves import LeafKind
 from clearing.records.receipt import Opened, RecordKind
 from clearing.rows import Table
+from clearing.rules.bitcoin_terms import PayoutKind
+from clearing.rules.legs import LegCause, LegState
+from clearing.rules.mined import BatchState
 from clearing.rules.registry import ActionKind
 
 FROZEN: dict[type[enum.IntEnum], str] = {
@@ -28,13 +33,22 @@ FROZEN: dict[type[enum.IntEnum], str] = {
     InstructionKind: (
         "AFFIRM REJECT RESCIND RUN_CYCLE EVIDENCE CONFIRM FAIL SET_LIQUIDITY PROPOSE APPROVE SOLVE"
         " REPORT_ANCHOR=20"
+        " SET_SETTLEMENT_SCRIPT=30 NAME_COINS OFFER_LEG REFUSE_LEG REPORT_SIGNING REPORT_HEADERS SHOW_TRANSACTION"
+        " RECAST_CYCLE DECLARE_COIN ATTEST_COIN"
     ),
     LeafKind: "GENESIS SUBMISSION INSTRUCTION CYCLE_NETTED CYCLE_ENDED EXPIRED SEAL VALIDATORS=10 MISBEHAVIOUR",
     ActionKind: (
         "ADD_PARTICIPANT SET_LICENCE ROTATE_KEY ADD_ASSET SET_METHOD SET_PARAMETERS SET_TIMETABLE SET_CAP SET_NODE_KEY"
         " SET_VALIDATOR=15"
+        " SET_BITCOIN_CHAIN=30 SET_ROUTE SET_MINER SET_PAYOUT_SCRIPT SET_TAX_RULE"
     ),
     RecordKind: "RECEIPT POSITION",
+    LegState: "WAITING OFFERED BROADCAST MINED CONFIRMED FAILED",
+    LegCause: "NONE=0 REFUSED NO_COINS NOT_SIGNED SPENT NOT_OFFERED TIMED_OUT CYCLE_FAILED",
+    BatchState: "DECLARED COUNTED VOID",
+    PayoutKind: "MINER POOL",
+    BitcoinNetwork: "MAIN TESTNET4 SIGNET REGTEST",
+    Way: "OWN POOL",
 }
 """Members from number 1 on, NAME=NUMBER where a gap was left to others."""
 
@@ -61,7 +75,16 @@ def test_the_names_of_tables_are_frozen_because_seals_hash_them() -> None:
     assert [table.value for table in Table] == [
         *("meta", "parameters", "participants", "assets", "proposals", "requests", "submissions"),
         *("open", "parties", "positions", "cycles", "cycle_members", "cycle_results"),
-        *("cycle_unsettled", "cycle_remainders", "settlements", "anchors", "unsettled"),
+        *("cycle_unsettled", "cycle_remainders", "settlements", "anchors"),
+        *(
+            "legs",
+            "leg_coins",
+            "scripts",
+            "coins",
+            "bitcoin_headers",
+            "bitcoin_chain",
+        ),
+        *("batches", "draws", "unsettled"),
     ]
 
 

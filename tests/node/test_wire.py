@@ -33,6 +33,7 @@ from node import wire
 from node.pb.v1 import operator_pb2, types_pb2
 from node.queries import CycleAssetRow, CycleRow, ObligationRow, ProposalRow, SettlementRow
 from node.services.facade import NodeCondition, NodeKind
+from tests.clearing.bitcoin_net import terms
 from tests.ledger_kit import participant
 
 U8, U16, U32, U64 = (st.integers(0, (1 << bits) - 1) for bits in (8, 16, 32, 64))
@@ -205,6 +206,7 @@ def test_a_net_that_is_not_credit_minus_debit_is_refused() -> None:
         wire.cycle_asset_of(message)
 
 
+NO_CAP = Action(ActionKind.SET_CAP, Cap(1, 2, None))
 ACTIONS = (
     Action(ActionKind.ADD_PARTICIPANT, participant("p09", Role.BANK, 9)),
     Action(
@@ -220,7 +222,13 @@ ACTIONS = (
     Action(ActionKind.SET_TIMETABLE, (3_600, 7_200)),
     Action(ActionKind.SET_TIMETABLE, ()),
     Action(ActionKind.SET_CAP, Cap(1, 2, 50)),
-    Action(ActionKind.SET_CAP, Cap(1, 2, None)),
+    NO_CAP,
+    *terms(),
+    Action(ActionKind.SET_MINER, {"participant": 4, "active": 0, "region": ""}),
+    Action(
+        ActionKind.SET_ROUTE,
+        {"asset": 0, "by_transaction": 0, "depth": 0, "signing_ms": 0, "fee_rate_max": 0},
+    ),
 )
 
 
@@ -231,7 +239,7 @@ def test_proposals_carry_their_actions_in_bytes_and_words() -> None:
     assert wire.proposal_of(message) == row
     assert len(set(message.summary)) == len(ACTIONS)
     assert message.summary[1] == "set the licence of participant 3 to SUSPENDED"
-    assert message.summary[-1].endswith("to none")
+    assert message.summary[ACTIONS.index(NO_CAP)].endswith("to none")
     assert wire.proposal_of(wire.proposal_message(replace(row, lapsed=True))).lapsed
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from clearing.errors import InvariantViolation
-from clearing.rules import cycles, obligations, settlement
+from clearing.rules import cycles, legs, mined, obligations, settlement
 from clearing.rules.lifecycle import Lifecycle
 from clearing.types import CycleState, InstructionState, ObligationState
 
@@ -24,18 +24,28 @@ MOVES = {
         NETTED DEADLOCK
     """,
     settlement.LIFECYCLE: """
-        PENDING EVIDENCED, EVIDENCED CONFIRMED, PENDING FAILED, EVIDENCED FAILED, PENDING SUPERSEDED
+        PENDING EVIDENCED, EVIDENCED CONFIRMED, PENDING FAILED, EVIDENCED FAILED, PENDING SUPERSEDED,
+        EVIDENCED PENDING
     """,
+    legs.LIFECYCLE: """
+        WAITING OFFERED, OFFERED BROADCAST, OFFERED MINED, BROADCAST MINED, MINED BROADCAST, MINED CONFIRMED,
+        WAITING FAILED, OFFERED FAILED, BROADCAST FAILED
+    """,
+    mined.LIFECYCLE: "DECLARED COUNTED, DECLARED VOID",
 }
 STATES = {
     obligations.LIFECYCLE: ObligationState,
     cycles.LIFECYCLE: CycleState,
     settlement.LIFECYCLE: InstructionState,
+    legs.LIFECYCLE: legs.LegState,
+    mined.LIFECYCLE: mined.BatchState,
 }
 TERMINAL = {
     obligations.LIFECYCLE: {"SETTLED", "REJECTED", "RESCINDED", "EXPIRED"},
     cycles.LIFECYCLE: {"SETTLED", "FAILED", "DEADLOCK"},
     settlement.LIFECYCLE: {"CONFIRMED", "FAILED", "SUPERSEDED"},
+    legs.LIFECYCLE: {"CONFIRMED", "FAILED"},
+    mined.LIFECYCLE: {"COUNTED", "VOID"},
 }
 DRAWINGS = {
     obligations.LIFECYCLE: """\
@@ -75,9 +85,31 @@ stateDiagram-v2
     PENDING --> FAILED: payer or agent gives up
     EVIDENCED --> FAILED: agent finds the evidence void
     PENDING --> SUPERSEDED: the cycle fails
+    EVIDENCED --> PENDING: the Bitcoin chain reorganises
     CONFIRMED --> [*]
     FAILED --> [*]
     SUPERSEDED --> [*]""",
+    legs.LIFECYCLE: """\
+stateDiagram-v2
+    [*] --> WAITING
+    WAITING --> OFFERED: coins are named, other pay-ins confirmed, fee set
+    OFFERED --> BROADCAST: every payer has signed
+    OFFERED --> MINED: the best chain holds the transaction
+    BROADCAST --> MINED: the best chain holds the transaction
+    MINED --> BROADCAST: a reorganisation takes it out again
+    MINED --> CONFIRMED: deep enough
+    WAITING --> FAILED: refusal, deadline, or the cycle fails
+    OFFERED --> FAILED: refusal, deadline, or a coin is spent otherwise
+    BROADCAST --> FAILED: a coin is spent otherwise, deep enough
+    CONFIRMED --> [*]
+    FAILED --> [*]""",
+    mined.LIFECYCLE: """\
+stateDiagram-v2
+    [*] --> DECLARED
+    DECLARED --> COUNTED: a supervisor's node attests it is unspent
+    DECLARED --> VOID: it is attested, or shown by the chain, as spent
+    COUNTED --> [*]
+    VOID --> [*]""",
 }
 each_lifecycle = pytest.mark.parametrize("lifecycle", MOVES, ids=lambda each: each.name)
 

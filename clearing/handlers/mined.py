@@ -1,0 +1,226 @@
+"""Declarations of mined coin, and what obligations draw on them.
+
+Lives here: how those change a draft. May not live here: proofs (clearing/bitcoin), the order of drawing (rules/mined.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from clearing.bitcoin.provenance import COINBASE_MATURITY, Claim, Way, claim_message
+from clearing.bitcoin.transaction import TransactionProof
+from clearing.errors import RejectCode, VerificationError, invariant
+from clearing.handlers import chain, legs
+from clearing.handlers.answers import Outcome, recorded, refused
+from clearing.handlers.leg_rows import DECLARED_COIN
+from clearing.records.instruction import Instruction
+from clearing.records.obligation import MINED_COIN
+from clearing.rows import Table, key_party, key_u32, key_u64
+from clearing.rules.bitcoin_terms import PayoutKind
+from clearing.rules.mined import LIFECYCLE, Batch, BatchState, Draw, draw
+from clearing.rules.obligations import Numbers
+from clearing.state import Draft, OpenSubmission
+
+
+def declare(draft: Draft, instruction: Instruction, claim: Claim) -> Outcome:
+    """Take down that a licensed miner mined a coin; it counts when a supervisor's node has attested that it is unspent."""
+    terms = draft.registry.bitcoin
+    # Only registered miners declare.
+    if terms.region_of(instruction.actor) is None:
+        return refused(RejectCode.NOT_A_MINER)
+    block, code = chain.verify_proof(draft, claim.coinbase)
+    if block is not None and claim.payout is not None:
+        _, code = chain.verify_proof(draft, claim.payout)
+    if block is None or code is not RejectCode.OK:
+        return refused(code)
+    party = draft.registry.participants[instruction.actor]
+    message = claim_message(draft.network_id, claim.outpoint, party.lei, party.licence_no)
+    try:
+        claim.verify(block.height, message)
+        paid = claim.paid
+    except VerificationError:
+        return refused(RejectCode.BITCOIN_PROOF_INVALID)
+    code = _declarable(draft, instruction.actor, claim, block.height)
+    if code is not RejectCode.OK:
+        return refused(code)
+    index = draft.record(instruction.leaf, instruction.body)
+    batch = Batch(
+        state=BatchState.DECLARED,
+        way=claim.way,
+        amount_units=paid.amount_sat,
+        used_units=0,
+        declared_ms=draft.time_ms,
+        counted_ms=0,
+        block_height=block.height,
+        outpoint=claim.outpoint.encode(),
+    )
+    _put(draft, instruction.actor, index, batch)
+    coin = DECLARED_COIN + claim.outpoint.encode()
+    draft.put(Table.COINS, coin, key_u32(instruction.actor) + key_u64(index))
+    return recorded(index)
+
+
+def _declarable(draft: Draft, miner: int, claim: Claim, height: int) -> RejectCode:
+    """Return why a proved coin may not be declared by a miner, or OK."""
+    terms = draft.registry.bitcoin
+    # One output gives its amount once.
+    if draft.get(Table.COINS, DECLARED_COIN + claim.outpoint.encode()) is not None:
+        return RejectCode.COIN_DECLARED
+    # A coinbase cannot be spent before it is this deep.
+    if chain.depth_of(draft, height) < COINBASE_MATURITY:
+        return RejectCode.COIN_IMMATURE
+    # The paid script must be the miner's by its licence, and a pool's script a pool's.
+    own = terms.payout(claim.paid.script)
+    if own is None or (own.participant, own.kind) != (miner, PayoutKind.MINER):
+        return RejectCode.PAYOUT_SCRIPT_UNKNOWN
+    if claim.way is Way.POOL:
+        pool = terms.payout(claim.pool_script())
+        if pool is None or pool.kind is not PayoutKind.POOL:
+            return RejectCode.PAYOUT_SCRIPT_UNKNOWN
+    return RejectCode.OK
+
+
+def _put(draft: Draft, miner: int, index: int, batch: Batch) -> None:
+    draft.put(Table.BATCHES, key_party(miner, index), batch.encode())
+
+
+def attest(draft: Draft, instruction: Instruction, values: dict[str, Any]) -> Outcome:
+    """A supervisor's node says whether a declared coin was unspent at a block of the best chain."""
+    key = key_party(values["miner"], values["batch"])
+    row = draft.get(Table.BATCHES, key)
+    # The declaration must exist and be open.
+    if row is None:
+        return refused(RejectCode.UNKNOWN_BATCH)
+    if instruction.actor == values["miner"]:
+        return refused(RejectCode.NOT_A_PARTY)
+    batch = Batch.decode(row)
+    if batch.state is not BatchState.DECLARED:
+        return refused(RejectCode.BATCH_STATE)
+    # The node looked at a chain that the ledger follows.
+    if chain.in_best_chain(draft, values["block_hash"]) is None:
+        return refused(RejectCode.BLOCK_NOT_IN_CHAIN)
+    index = draft.record(instruction.leaf, instruction.body)
+    target = BatchState.COUNTED if values["unspent"] else BatchState.VOID
+    state = LIFECYCLE.require(batch.state, target)
+    counted_ms = draft.time_ms if values["unspent"] else 0
+    draft.put(Table.BATCHES, key, replace(batch, state=state, counted_ms=counted_ms).encode())
+    return recorded(index)
+
+
+def report_headers(draft: Draft, instruction: Instruction, headers: tuple[bytes, ...]) -> Outcome:
+    """Take in headers, and bring what rests on the chain to where it is now."""
+    code = chain.extend(draft, headers)
+    if code is not RejectCode.OK:
+        return refused(code)
+    index = draft.record(instruction.leaf, instruction.body, public=True)
+    legs.follow_chain(draft)
+    return recorded(index)
+
+
+def show_transaction(draft: Draft, instruction: Instruction, proof: TransactionProof) -> Outcome:
+    """Take in that the best chain holds a transaction: a leg's own, one that spends a leg's coin, or a declared one."""
+    block, code = chain.verify_proof(draft, proof)
+    if block is None:
+        return refused(code)
+    declared = _declared_spent_by(draft, proof)
+    seen = legs.see_transaction(draft, proof)
+    if seen is None and not declared:
+        return refused(RejectCode.NOTHING_WATCHED)
+    if seen is not None and seen is not RejectCode.OK:
+        return refused(seen)
+    for key, batch in declared:
+        state = LIFECYCLE.require(batch.state, BatchState.VOID)
+        draft.put(Table.BATCHES, key, replace(batch, state=state).encode())
+    return recorded(draft.record(instruction.leaf, instruction.body))
+
+
+def _declared_spent_by(draft: Draft, proof: TransactionProof) -> list[tuple[bytes, Batch]]:
+    """Return the declarations, not yet counted, whose coin a transaction spends; a counted one may be spent freely."""
+    found = []
+    for spent in proof.transaction.inputs:
+        row = draft.get(Table.COINS, DECLARED_COIN + spent.encode())
+        batch_row = None if row is None else draft.get(Table.BATCHES, row)
+        if row is not None and batch_row is not None:
+            batch = Batch.decode(batch_row)
+            if batch.state is BatchState.DECLARED:
+                found.append((row, batch))
+    return found
+
+
+def flagged(submission: OpenSubmission, items: Numbers) -> Numbers:
+    """Return those of `items` that are paid with mined coin, ascending."""
+    flags = submission.chunk.flags
+    if flags is None:
+        return items[:0]
+    wanted: Numbers = items[(flags[submission.chunk.rows[items]] & MINED_COIN) > 0]
+    return wanted
+
+
+def draw_for(draft: Draft, submission: OpenSubmission, items: Numbers) -> list[int]:
+    """Draw on mined coin for the affirmed `items` that are paid with it; return those for which there is not enough.
+
+    Unless all are served nothing is changed.
+    """
+    wanted = np.sort(flagged(submission, items))
+    batches: dict[int, dict[int, Batch]] = {}
+    draws: list[tuple[int, Draw]] = []
+    short = []
+    for item in wanted.tolist():
+        row = submission.chunk.rows[item]
+        miner = int(submission.chunk.debtor[row])
+        own = batches.setdefault(miner, {}) or batches[miner]
+        if not own:
+            own.update(_open_batches(draft, miner))
+        amount = _amount(submission, int(row))
+        found = draw(sorted(own.items()), amount)
+        if found is None:
+            short.append(item)
+            continue
+        parts, changed = found
+        own.update(changed)
+        draws.append((item, Draw(miner, draft.time_ms, 0, parts)))
+    if short:
+        return short
+    for miner, own in sorted(batches.items()):
+        for index, batch in sorted(own.items()):
+            _put(draft, miner, index, batch)
+    for item, one in draws:
+        draft.put(Table.DRAWS, _draw_key(submission.index, item), one.encode())
+    return []
+
+
+def _amount(submission: OpenSubmission, row: int) -> int:
+    chunk = submission.chunk
+    high = 0 if chunk.hi is None else int(chunk.hi[row])
+    return int(chunk.lo[row]) | high << 64
+
+
+def _draw_key(submission: int, item: int) -> bytes:
+    return key_u64(submission) + key_u32(item)
+
+
+def _open_batches(draft: Draft, miner: int) -> dict[int, Batch]:
+    """Return a miner's batches that hold something, by log index of the declaration."""
+    found = {}
+    for key, value in draft.scan(Table.BATCHES, key_u32(miner)):
+        batch = Batch.decode(value)
+        if batch.left_units:
+            found[int.from_bytes(key[4:], "big")] = batch
+    return found
+
+
+def give_back(draft: Draft, submission: OpenSubmission, items: Numbers) -> None:
+    """Give back what rescinded items had drawn, to the batches they drew on."""
+    for item in flagged(submission, items).tolist():
+        key = _draw_key(submission.index, item)
+        row = draft.get(Table.DRAWS, key)
+        invariant(row is not None, "an affirmed item drew on nothing")
+        one = Draw.decode(row or b"")
+        for index, amount in one.parts:
+            batch = Batch.decode(draft.get(Table.BATCHES, key_party(one.miner, index)) or b"")
+            returned = replace(batch, used_units=batch.used_units - amount)
+            _put(draft, one.miner, index, returned)
+        draft.put(Table.DRAWS, key, replace(one, returned_ms=draft.time_ms).encode())

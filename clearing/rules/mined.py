@@ -1,0 +1,231 @@
+"""Mined coin: batches that miners declared, what obligations draw on them, and the report of a month.
+
+Lives here: the records, the order in which batches are drawn on, and the report's arithmetic. May not live here: proofs
+(clearing/bitcoin/provenance.py), who is a miner (bitcoin_terms.py), what moves an obligation (handlers).
+
+A batch is one declared output. It gives its amount once: what obligations drew on it never exceeds it. An obligation flagged
+MINED_COIN draws when it is affirmed, on the batches of its debtor, the oldest declaration first, and gives back to the same batches when it
+is rescinded. The record of an obligation has no place for a batch, and needs none: the order decides, on every replica.
+A batch counts from the moment a supervisor's node attested that its coin is unspent. Months are those of block time, so that the report of a
+month that is over never changes.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import ClassVar, Self
+
+from clearing.bitcoin.transaction import OUTPOINT_BYTES
+from clearing.codec import Layout, raw, reserved, split_records, uint
+from clearing.errors import DecodeError, invariant
+from clearing.rules.bitcoin_terms import TaxRule
+from clearing.rules.lifecycle import Lifecycle
+
+DAY_MS = 86_400_000
+_EPOCH_DAYS = 719_468
+
+
+class BatchState(enum.IntEnum):
+    """Where a declared output stands."""
+
+    DECLARED = 1
+    COUNTED = 2
+    VOID = 3
+
+
+LIFECYCLE = Lifecycle(
+    "declared mined coin",
+    BatchState.DECLARED,
+    (
+        (BatchState.DECLARED, BatchState.COUNTED, "a supervisor's node attests it is unspent"),
+        (BatchState.DECLARED, BatchState.VOID, "it is attested, or shown by the chain, as spent"),
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One declared output. counted_ms: block time from which it may be drawn on, 0 before."""
+
+    state: BatchState
+    way: int
+    amount_units: int
+    used_units: int
+    declared_ms: int
+    counted_ms: int
+    block_height: int
+    outpoint: bytes
+
+    LAYOUT: ClassVar[Layout] = Layout(
+        "mined batch",
+        uint("state", 1),
+        uint("way", 1),
+        reserved(2),
+        uint("block_height", 4),
+        uint("amount_units", 16),
+        uint("used_units", 16),
+        uint("declared_ms", 8),
+        uint("counted_ms", 8),
+        raw("outpoint", OUTPOINT_BYTES),
+    )
+
+    @property
+    def left_units(self) -> int:
+        """What may still be drawn."""
+        return self.amount_units - self.used_units if self.state is BatchState.COUNTED else 0
+
+    def encode(self) -> bytes:
+        """Return the canonical 92 bytes.
+
+        Raises: InvariantViolation: more is used than there is.
+        """
+        invariant(0 <= self.used_units <= self.amount_units, "a batch gave more than its amount")
+        return self.LAYOUT.encode(**{one.name: getattr(self, one.name) for one in fields(self)})
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Parse the canonical bytes.
+
+        Raises: DecodeError: wrong length or an unknown state.
+        """
+        values = cls.LAYOUT.decode(data)
+        try:
+            values["state"] = BatchState(values["state"])
+        except ValueError as error:
+            raise DecodeError(str(error)) from error
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """What one obligation drew: when, on which batches how much, and when it gave back, 0 for never."""
+
+    miner: int
+    drawn_ms: int
+    returned_ms: int
+    parts: tuple[tuple[int, int], ...]
+
+    LAYOUT: ClassVar[Layout] = Layout(
+        "draw on mined coin",
+        uint("miner", 4),
+        uint("parts", 4),
+        uint("drawn_ms", 8),
+        uint("returned_ms", 8),
+    )
+    PART: ClassVar[Layout] = Layout("drawn part", uint("batch", 8), uint("amount_units", 16))
+
+    @property
+    def amount_units(self) -> int:
+        """What was drawn in all."""
+        return sum(amount for _, amount in self.parts)
+
+    def encode(self) -> bytes:
+        """Return the canonical bytes: 24 and 24 for each part."""
+        head = self.LAYOUT.encode(
+            miner=self.miner,
+            parts=len(self.parts),
+            drawn_ms=self.drawn_ms,
+            returned_ms=self.returned_ms,
+        )
+        return head + b"".join(self.PART.encode(batch=a, amount_units=b) for a, b in self.parts)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Parse the canonical bytes.
+
+        Raises: DecodeError: wrong length.
+        """
+        head = cls.LAYOUT.decode(data[: cls.LAYOUT.width])
+        parts = split_records(data[cls.LAYOUT.width :], cls.PART.width, head["parts"], "parts")
+        values = [cls.PART.decode(part) for part in parts]
+        pairs = tuple((one["batch"], one["amount_units"]) for one in values)
+        return cls(head["miner"], head["drawn_ms"], head["returned_ms"], pairs)
+
+
+def draw(
+    batches: Sequence[tuple[int, Batch]], amount_units: int
+) -> tuple[tuple[tuple[int, int], ...], dict[int, Batch]] | None:
+    """Draw an amount on batches in the order given; None where they do not hold as much.
+
+    Returns: (batch, amount) of each part, and the batches that changed, by number.
+    """
+    parts: list[tuple[int, int]] = []
+    changed: dict[int, Batch] = {}
+    for number, batch in batches:
+        part = min(batch.left_units, amount_units)
+        if part:
+            parts.append((number, part))
+            changed[number] = replace(batch, used_units=batch.used_units + part)
+            amount_units -= part
+        if not amount_units:
+            return tuple(parts), changed
+    return None
+
+
+def month_of(time_ms: int) -> int:
+    """Return the month of a time as YYYYMM, UTC.
+
+    Source: days to civil date, H. Hinnant, "chrono-compatible low-level date algorithms".
+    """
+    days = time_ms // DAY_MS + _EPOCH_DAYS
+    era, day = divmod(days, 146_097)
+    year = (day - day // 1460 + day // 36524 - day // 146_096) // 365
+    day -= 365 * year + year // 4 - year // 100
+    shifted = (5 * day + 2) // 153
+    month = shifted + 3 if shifted < 10 else shifted - 9
+    return (year + era * 400 + (month <= 2)) * 100 + month
+
+
+@dataclass(frozen=True, slots=True)
+class MonthRow:
+    """One miner's month: what was counted as mined, used in foreign trade, and left at its end; the taxable base."""
+
+    miner: int
+    month: int
+    mined_units: int
+    used_units: int
+    remaining_units: int
+    taxable_units: int
+
+
+def report(
+    batches: Iterable[tuple[int, Batch]], draws: Iterable[Draw], tax: TaxRule
+) -> tuple[MonthRow, ...]:
+    """Return the months of each miner in which anything happened, ascending by miner and month.
+
+    batches: (miner, batch). The base of a month is the rule over what was mined and not used in it, not below zero, and
+    over what was used in it, not below zero either: what comes back in a later month lowers that month's use.
+    """
+    mined: dict[tuple[int, int], int] = {}
+    used: dict[tuple[int, int], int] = {}
+    for miner, batch in batches:
+        if batch.state is BatchState.COUNTED:
+            _add(mined, (miner, month_of(batch.counted_ms)), batch.amount_units)
+    for one in draws:
+        _add(used, (one.miner, month_of(one.drawn_ms)), one.amount_units)
+        if one.returned_ms:
+            _add(used, (one.miner, month_of(one.returned_ms)), -one.amount_units)
+    rows = []
+    left: dict[int, int] = {}
+    for miner, month in sorted({**mined, **used}):
+        got, gave = mined.get((miner, month), 0), used.get((miner, month), 0)
+        left[miner] = left.get(miner, 0) + got - gave
+        base = tax.base(max(got - gave, 0), max(gave, 0))
+        rows.append(MonthRow(miner, month, got, gave, left[miner], base))
+    return tuple(rows)
+
+
+def _add(sums: dict[tuple[int, int], int], key: tuple[int, int], amount: int) -> None:
+    sums[key] = sums.get(key, 0) + amount
+
+
+def drawn_by(draws: Iterable[Draw]) -> Mapping[int, int]:
+    """Return what obligations hold of each batch now, by batch number: the other side of every batch's used_units."""
+    sums: dict[int, int] = {}
+    for one in draws:
+        if not one.returned_ms:
+            for number, amount in one.parts:
+                sums[number] = sums.get(number, 0) + amount
+    return sums

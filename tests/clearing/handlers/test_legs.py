@@ -1,0 +1,325 @@
+"""A cycle's Bitcoin leg: paid whole, or failed with the name of who stood in its way; nothing settles in part."""
+
+from __future__ import annotations
+
+import pytest
+
+from clearing import ledger
+from clearing.bitcoin.transaction import Outpoint, Output
+from clearing.errors import RejectCode as R
+from clearing.memory import MemoryStore
+from clearing.params import Parameters
+from clearing.rows import Table
+from clearing.rules.legs import LegCause, LegState
+from clearing.rules.registry import Action, ActionKind
+from clearing.state import State
+from clearing.types import CycleState, InstructionState, ObligationState, SettlementKind
+from tests.clearing.bitcoin.bitcoin_kit import coin, taproot, transaction, wpkh
+from tests.clearing.bitcoin_net import DEPTH, SIGNING_MS, Bitcoin, Kind, terms
+from tests.clearing.core_kit import Core
+from tests.ledger_kit import BTC, CB, ETH, P01, P02, P03, P04, item
+
+MS = 1_000_000
+
+
+def ready(*, other_asset: bool = False) -> tuple[Core, Bitcoin]:
+    """Net one cycle in which P01 and P02 pay a million each, P03 and P04 are paid; with another asset's nets beside."""
+    net = Core()
+    bitcoin = Bitcoin(net)
+    for actor in (P01, P02, P03, P04):
+        bitcoin.ok(bitcoin.script(actor))
+    net.affirmed(P01, P03, item(P01, P03, MS))
+    net.affirmed(P02, P04, item(P02, P04, MS))
+    if other_asset:
+        net.affirmed(P03, P01, item(P03, P01, 7, ETH))
+    bitcoin.ok(net.run_cycle())
+    return net, bitcoin
+
+
+def offered() -> tuple[Core, Bitcoin]:
+    """Go on to the offer."""
+    net, bitcoin = ready()
+    for actor in (P01, P02):
+        bitcoin.ok(bitcoin.coins(actor, 1))
+    bitcoin.ok(bitcoin.offer(1))
+    return net, bitcoin
+
+
+def states(net: Core) -> set[InstructionState]:
+    """Return the states of cycle 1's instructions in Bitcoin."""
+    return {one.state for one in net.instructions(1) if one.asset == BTC}
+
+
+def test_a_leg_is_paid_by_one_transaction_as_deep_as_governed() -> None:
+    net, bitcoin = offered()
+    leg = bitcoin.leg(1)
+    assert (leg.state, leg.payers, leg.payees, leg.depth) == (LegState.OFFERED, 2, 2, DEPTH)
+    template = bitcoin.template(1)
+    assert leg.txid == template.transaction.txid
+    paid = {one.participant: one.output for one in template.outputs if not one.is_change}
+    assert paid == {P03: Output(MS, wpkh("p03")), P04: Output(MS, wpkh("p04"))}
+    bitcoin.ok(bitcoin.all_signed(1))
+    (proof,) = bitcoin.mine(template.transaction.raw)
+    bitcoin.ok(bitcoin.show(proof))
+    assert (bitcoin.leg(1).state, states(net)) == (LegState.MINED, {InstructionState.EVIDENCED})
+    assert all(one.evidence_hash == leg.txid for one in net.instructions(1))
+    bitcoin.mine()
+    assert net.cycle(1).state is CycleState.NETTED
+    bitcoin.mine()
+    assert (bitcoin.leg(1).state, states(net)) == (LegState.CONFIRMED, {InstructionState.CONFIRMED})
+    assert net.cycle(1).state is CycleState.SETTLED
+    assert (net.position(P01).paid, net.position(P03).received) == (MS, MS)
+    assert not list(net.store.scan(Table.COINS))
+
+
+def test_other_assets_keep_the_agents_way_and_coin_moves_last() -> None:
+    net, bitcoin = ready(other_asset=True)
+    for actor in (P01, P02):
+        bitcoin.ok(bitcoin.coins(actor, 1))
+    assert bitcoin.offer(1).code is R.LEG_NOT_READY
+    numbers = {(one.asset, one.kind): at for at, one in enumerate(net.instructions(1))}
+    pay_in = numbers[ETH, SettlementKind.PAY_IN]
+    for kind in (Kind.EVIDENCE, Kind.CONFIRM):
+        bitcoin.ok(net.settlement(kind, CB, 1, pay_in))
+    bitcoin.ok(bitcoin.offer(1))
+    (proof,) = bitcoin.mine(bitcoin.template(1).transaction.raw)
+    bitcoin.ok(bitcoin.show(proof))
+    bitcoin.chain.blocks(DEPTH)
+    bitcoin.report()
+    assert net.cycle(1).state is CycleState.FUNDED
+    pay_out = numbers[ETH, SettlementKind.PAY_OUT]
+    for kind in (Kind.EVIDENCE, Kind.CONFIRM):
+        bitcoin.ok(net.settlement(kind, CB, 1, pay_out))
+    assert net.cycle(1).state is CycleState.SETTLED
+
+
+def test_the_agent_cannot_move_what_a_transaction_settles() -> None:
+    net, _ = ready()
+    assert net.settlement(Kind.EVIDENCE, CB, 1, 0).code is R.SETTLES_BY_TRANSACTION
+    assert net.settlement(Kind.FAIL, P01, 1, 0).code is R.SETTLES_BY_TRANSACTION
+
+
+def test_a_payer_that_refuses_is_named_and_the_cycle_is_recast_without_it() -> None:
+    net, bitcoin = offered()
+    bitcoin.ok(bitcoin.refuse(P02, 1))
+    leg = bitcoin.leg(1)
+    assert (leg.state, leg.cause, leg.culprit) == (LegState.FAILED, LegCause.REFUSED, P02)
+    assert net.cycle(1).state is CycleState.FAILED
+    assert states(net) == {InstructionState.SUPERSEDED}
+    assert not list(net.store.scan(Table.COINS))
+    bitcoin.ok(bitcoin.recast(1))
+    assert {one.participant for one in net.instructions(2)} == {P01, P03}
+    # The released coin pays in the cycle that was recast.
+    bitcoin.ok(bitcoin.coins(P01, 2, coin("p01", 1_000_000_001)))
+    bitcoin.ok(bitcoin.offer(2))
+    (proof,) = bitcoin.mine(bitcoin.template(2).transaction.raw)
+    bitcoin.ok(bitcoin.show(proof))
+    bitcoin.chain.blocks(DEPTH)
+    bitcoin.report()
+    assert net.cycle(2).state is CycleState.SETTLED
+    assert net.states(net_submission(net, P02)) == [ObligationState.AFFIRMED]
+
+
+def net_submission(net: Core, submitter: int) -> int:
+    """Return the log index of a participant's submission."""
+    for key, row in net.store.scan(Table.SUBMISSIONS):
+        if int.from_bytes(row[:4], "little") == submitter:
+            return int.from_bytes(key, "big")
+    raise AssertionError(submitter)
+
+
+def test_who_names_no_coins_by_the_deadline_is_named_by_the_ledger() -> None:
+    net, bitcoin = ready()
+    bitcoin.ok(bitcoin.coins(P01, 1))
+    net.block(after_ms=SIGNING_MS - 2_000)
+    assert bitcoin.leg(1).state is LegState.WAITING
+    net.block(after_ms=2_000)
+    leg = bitcoin.leg(1)
+    assert (leg.state, leg.cause, leg.culprit) == (LegState.FAILED, LegCause.NO_COINS, P02)
+    assert net.cycle(1).state is CycleState.FAILED
+
+
+def test_an_offer_that_never_comes_is_the_agents_fault() -> None:
+    net, bitcoin = ready()
+    for actor in (P01, P02):
+        bitcoin.ok(bitcoin.coins(actor, 1))
+    net.block(after_ms=SIGNING_MS)
+    leg = bitcoin.leg(1)
+    assert (leg.cause, leg.culprit) == (LegCause.NOT_OFFERED, CB)
+
+
+def test_who_has_not_signed_is_named_by_the_agents_node_after_the_deadline_only() -> None:
+    net, bitcoin = offered()
+    assert bitcoin.unsigned(1, P02).code is R.DEADLINE_AHEAD
+    net.block(after_ms=SIGNING_MS)
+    assert bitcoin.unsigned(1, P03).code is R.NOT_A_PAYER
+    bitcoin.ok(bitcoin.unsigned(1, P02))
+    leg = bitcoin.leg(1)
+    assert (leg.state, leg.cause, leg.culprit) == (LegState.FAILED, LegCause.NOT_SIGNED, P02)
+
+
+def test_a_signed_transaction_outlives_every_deadline() -> None:
+    net, bitcoin = offered()
+    bitcoin.ok(bitcoin.all_signed(1))
+    net.block(after_ms=10 * Parameters().settlement_timeout_ms)
+    assert net.cycle(1).state is CycleState.NETTED
+    assert bitcoin.refuse(P02, 1).code is R.LEG_STATE
+    (proof,) = bitcoin.mine(bitcoin.template(1).transaction.raw)
+    bitcoin.ok(bitcoin.show(proof))
+    bitcoin.chain.blocks(DEPTH)
+    bitcoin.report()
+    assert net.cycle(1).state is CycleState.SETTLED
+
+
+def test_an_offer_nobody_completes_fails_with_the_cycles_time_out() -> None:
+    net, bitcoin = offered()
+    net.block(after_ms=Parameters().settlement_timeout_ms)
+    assert (bitcoin.leg(1).cause, net.cycle(1).state) == (LegCause.TIMED_OUT, CycleState.FAILED)
+
+
+def test_a_payer_that_double_spends_at_one_confirmation_is_named() -> None:
+    net, bitcoin = offered()
+    bitcoin.ok(bitcoin.all_signed(1))
+    template = bitcoin.template(1)
+    before = bitcoin.chain.height
+    (proof,) = bitcoin.mine(template.transaction.raw)
+    bitcoin.ok(bitcoin.show(proof))
+    assert bitcoin.leg(1).state is LegState.MINED
+    # A longer branch in which P02 spends its coin elsewhere.
+    (spent,) = [one.outpoint for who, one in template.inputs if who == P02]
+    branch = bitcoin.chain.fork(before)
+    (theft,) = branch.block(transaction([spent], [Output(5, wpkh("thief"))]), salt=1)
+    branch.blocks(1, salt=1)
+    bitcoin.report(branch, before)
+    # The reorganisation takes the instructions back, with the headers as evidence.
+    assert (bitcoin.leg(1).state, states(net)) == (LegState.BROADCAST, {InstructionState.PENDING})
+    assert all(one.evidence_hash == bytes(32) for one in net.instructions(1))
+    # Two blocks are not yet three.
+    assert bitcoin.show(theft).code is R.TOO_SHALLOW
+    assert bitcoin.show(proof).code is R.BLOCK_NOT_IN_CHAIN
+    bitcoin.mine(salt=1)
+    bitcoin.ok(bitcoin.show(theft))
+    leg = bitcoin.leg(1)
+    assert (leg.state, leg.cause, leg.culprit) == (LegState.FAILED, LegCause.SPENT, P02)
+    assert (net.cycle(1).state, states(net)) == (CycleState.FAILED, {InstructionState.SUPERSEDED})
+    assert net.position(P01).paid == net.position(P03).received == 0
+
+
+def test_after_a_reorganisation_the_same_transaction_is_mined_again() -> None:
+    net, bitcoin = offered()
+    raw = bitcoin.template(1).transaction.raw
+    before = bitcoin.chain.height
+    (proof,) = bitcoin.mine(raw)
+    bitcoin.ok(bitcoin.show(proof))
+    branch = bitcoin.chain.fork(before)
+    branch.blocks(1, salt=2)
+    (again,) = branch.block(raw, salt=2)
+    bitcoin.report(branch, before)
+    assert states(net) == {InstructionState.PENDING}
+    bitcoin.ok(bitcoin.show(again))
+    bitcoin.chain.blocks(DEPTH, salt=2)
+    bitcoin.report()
+    assert net.cycle(1).state is CycleState.SETTLED
+
+
+def test_an_equal_branch_changes_nothing() -> None:
+    net, bitcoin = offered()
+    before = bitcoin.chain.height
+    (proof,) = bitcoin.mine(bitcoin.template(1).transaction.raw)
+    bitcoin.ok(bitcoin.show(proof))
+    branch = bitcoin.chain.fork(before)
+    branch.blocks(1, salt=3)
+    kept = bitcoin.chain
+    bitcoin.report(branch, before)
+    assert states(net) == {InstructionState.EVIDENCED}
+    bitcoin.report(kept, kept.height)
+
+
+def test_without_every_payees_script_the_agents_way_is_taken() -> None:
+    net = Core()
+    bitcoin = Bitcoin(net)
+    net.affirmed(P01, P03, item(P01, P03, MS))
+    bitcoin.ok(net.run_cycle())
+    assert net.store.get(Table.LEGS, (1).to_bytes(4, "big")) is None
+    net.settle(1)
+    assert net.cycle(1).state is CycleState.SETTLED
+    assert bitcoin.offer(1).code is R.NO_SUCH_LEG
+
+
+@pytest.mark.parametrize("amount", [293, 21_000_000 * 10**8 + 1])
+def test_dust_and_more_than_all_coin_go_through_the_agent(amount: int) -> None:
+    net = Core()
+    bitcoin = Bitcoin(net)
+    bitcoin.ok(bitcoin.script(P03))
+    net.affirmed(P01, P03, item(P01, P03, amount))
+    bitcoin.ok(net.run_cycle())
+    assert net.store.get(Table.LEGS, (1).to_bytes(4, "big")) is None
+
+
+def test_a_script_counts_from_the_next_cycle_on() -> None:
+    _, bitcoin = ready()
+    bitcoin.ok(bitcoin.script(P03, wpkh("p03")))
+    bitcoin.ok(bitcoin.script(P03, taproot("p03")))
+    for actor in (P01, P02):
+        bitcoin.ok(bitcoin.coins(actor, 1))
+    bitcoin.ok(bitcoin.offer(1))
+    scripts = {one.participant: one.output.script for one in bitcoin.template(1).outputs}
+    assert scripts[P03] == wpkh("p03")
+
+
+def test_coins_are_named_once_over_all_legs_and_may_be_named_anew() -> None:
+    net, bitcoin = ready()
+    first, second = coin("p01", 2 * MS), coin("p01", 3 * MS)
+    bitcoin.ok(bitcoin.coins(P01, 1, first))
+    assert bitcoin.coins(P02, 1, first).code is R.COIN_IN_USE
+    bitcoin.ok(bitcoin.coins(P01, 1, second))
+    bitcoin.ok(bitcoin.coins(P02, 1, first))
+    net.affirmed(P01, P03, item(P01, P03, MS))
+    bitcoin.ok(net.run_cycle())
+    assert bitcoin.coins(P01, 2, second).code is R.COIN_IN_USE
+
+
+def test_what_the_chain_shows_is_proved_and_concerns_somebody() -> None:
+    _, bitcoin = offered()
+    (stranger,) = bitcoin.mine(transaction([Outpoint(b"\x31" * 32, 0)], [Output(5, wpkh("x"))]))
+    assert bitcoin.show(stranger).code is R.NOTHING_WATCHED
+
+
+def test_the_route_may_end_and_running_legs_go_on() -> None:
+    net, bitcoin = offered()
+    end = {"asset": BTC, "by_transaction": 0, "depth": 0, "signing_ms": 0, "fee_rate_max": 0}
+    net.enact(Action(ActionKind.SET_ROUTE, end))
+    (proof,) = bitcoin.mine(bitcoin.template(1).transaction.raw)
+    bitcoin.ok(bitcoin.show(proof))
+    assert bitcoin.leg(1).state is LegState.MINED
+
+
+def test_a_replay_from_the_log_reaches_the_same_bytes() -> None:
+    net, bitcoin = offered()
+    bitcoin.ok(bitcoin.refuse(P01, 1))
+    store = MemoryStore()
+    store.commit(net.results[0])
+    state = State.load(store)
+    for result in net.results[1:]:
+        again = ledger.apply(state, ledger.block_of_entries(result.entries))
+        assert again.entries == result.entries
+        store.commit(again)
+        state = State.load(store)
+    assert state.registry == net.state.registry
+    for table in Table:
+        assert list(store.scan(table)) == list(net.store.scan(table))
+
+
+def test_deadlines_wake_the_ledger() -> None:
+    net, bitcoin = ready()
+    assert ledger.next_deadline_ms(net.state, net.time_ms) == bitcoin.leg(1).deadline_ms
+
+
+def test_terms_of_governance_are_checked() -> None:
+    net = Core()
+    before = net.propose(1, *terms(depth=0))
+    assert before.code is R.ACTION_VALUE
+    bitcoin = Bitcoin(net)
+    again = [one for one in terms() if one.kind is ActionKind.SET_BITCOIN_CHAIN]
+    assert net.propose(1, *again).code is R.ACTION_DUPLICATE
+    assert bitcoin.chain.height == 0

@@ -1,0 +1,209 @@
+"""Mined coin: declared once, counted when attested, given once to what is paid with it; conserved whatever happens."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+)
+
+from clearing.bitcoin.transaction import Outpoint, Output
+from clearing.errors import RejectCode as R
+from clearing.rows import Table
+from clearing.rules.mined import Batch, BatchState, Draw, drawn_by, report
+from tests.clearing.bitcoin.bitcoin_kit import transaction, wpkh
+from tests.clearing.bitcoin_net import Bitcoin, Kind
+from tests.clearing.core_kit import Core
+from tests.ledger_kit import BTC, CB, ETH, MINISTRY, P01, P02, P04, item
+
+
+def started() -> tuple[Core, Bitcoin]:
+    """Return a ledger that follows a chain."""
+    net = Core()
+    return net, Bitcoin(net)
+
+
+def draws(net: Core) -> list[Draw]:
+    """Return every draw."""
+    return [Draw.decode(row) for _, row in net.store.scan(Table.DRAWS)]
+
+
+def test_a_coinbase_counts_once_it_is_mature_and_attested() -> None:
+    _, bitcoin = started()
+    proof = bitcoin.mined(5_000, deep=99)
+    claim = bitcoin.claim(proof)
+    assert bitcoin.declare(claim).code is R.COIN_IMMATURE
+    bitcoin.mine()
+    index = bitcoin.ok(bitcoin.declare(claim)).index
+    assert bitcoin.batch(index).state is BatchState.DECLARED
+    assert bitcoin.batch(index).left_units == 0
+    assert bitcoin.attest(index, miner=P01).code is R.UNKNOWN_BATCH
+    bitcoin.ok(bitcoin.attest(index, by=MINISTRY))
+    batch = bitcoin.batch(index)
+    assert (batch.state, batch.amount_units, batch.left_units) == (BatchState.COUNTED, 5_000, 5_000)
+    assert bitcoin.attest(index).code is R.BATCH_STATE
+    assert bitcoin.declare(claim).code is R.COIN_DECLARED
+
+
+def test_a_pools_payout_counts_and_another_pools_does_not() -> None:
+    _, bitcoin = started()
+    index = bitcoin.ok(bitcoin.declare(bitcoin.pool_claim(4_000))).index
+    assert bitcoin.batch(index).amount_units == 4_000
+    assert bitcoin.declare(bitcoin.pool_claim(4_100, "other pool")).code is R.PAYOUT_SCRIPT_UNKNOWN
+
+
+def test_only_the_miners_own_registered_scripts_count() -> None:
+    _, bitcoin = started()
+    proof = bitcoin.mined(5_000, "nobody")
+    assert bitcoin.declare(bitcoin.claim(proof, name="nobody")).code is R.PAYOUT_SCRIPT_UNKNOWN
+    assert bitcoin.declare(bitcoin.claim(proof, P01, "nobody"), P01).code is R.NOT_A_MINER
+    # Signed under another participant's licence.
+    own = bitcoin.mined(5_002)
+    assert bitcoin.declare(bitcoin.claim(own, P01)).code is R.BITCOIN_PROOF_INVALID
+
+
+def test_a_coin_attested_or_shown_as_spent_is_void() -> None:
+    net, bitcoin = started()
+    first = bitcoin.ok(bitcoin.declare(bitcoin.claim(bitcoin.mined(5_000)))).index
+    bitcoin.ok(bitcoin.attest(first, unspent=0))
+    assert bitcoin.batch(first).state is BatchState.VOID
+    proof = bitcoin.mined(5_001)
+    second = bitcoin.ok(bitcoin.declare(bitcoin.claim(proof))).index
+    spent = Outpoint(proof.transaction.txid, 0)
+    (shown,) = bitcoin.mine(transaction([spent], [Output(5_000, wpkh("x"))]))
+    bitcoin.ok(bitcoin.show(shown))
+    assert bitcoin.batch(second).state is BatchState.VOID
+    assert bitcoin.attest(second).code is R.BATCH_STATE
+    assert net.affirm(P01, net.submit(P04, item(P04, P01, 1, flags=1))).code is R.MINED_COIN_SHORT
+
+
+def test_obligations_draw_the_oldest_batch_first_and_give_back_where_they_drew() -> None:
+    net, bitcoin = started()
+    first, second = bitcoin.counted(100), bitcoin.counted(50)
+    index = net.submit(P04, item(P04, P01, 70, flags=1), item(P04, P01, 60, flags=1))
+    assert bitcoin.batch(first).used_units == 0
+    bitcoin.ok(net.affirm(P01, index))
+    assert (bitcoin.batch(first).used_units, bitcoin.batch(second).used_units) == (100, 30)
+    assert [one.parts for one in draws(net)] == [((first, 70),), ((first, 30), (second, 30))]
+    bitcoin.ok(net.select(Kind.RESCIND, P04, index, (0, 0)))
+    assert (bitcoin.batch(first).used_units, bitcoin.batch(second).used_units) == (30, 30)
+    short = net.submit(P04, item(P04, P01, 91, flags=1), item(P04, P01, 5))
+    outcome = net.affirm(P01, short)
+    assert (outcome.code, outcome.items) == (R.MINED_COIN_SHORT, ((0, R.MINED_COIN_SHORT),))
+    bitcoin.ok(net.affirm(P01, short, (1, 1)))
+
+
+def test_flags_are_for_miners_and_for_the_asset_that_is_mined() -> None:
+    net, _ = started()
+    for record, code in (
+        (item(P01, P02, 5, flags=1), R.NOT_A_MINER),
+        (item(P04, P01, 5, ETH, flags=1), R.ITEM_FLAGS),
+        (item(P04, P01, 5, flags=2), R.ITEM_FLAGS),
+    ):
+        submitter = P04 if record[4] == P04 else P01
+        outcome = net.one(net.submission(submitter, record))
+        assert (outcome.code, outcome.items) == (code, ((0, code),))
+    plain = Core()
+    assert plain.one(plain.submission(P04, item(P04, P01, 5, flags=1))).code is R.ITEM_FLAGS
+
+
+def test_what_a_failed_cycle_returns_stays_drawn_and_what_settles_too() -> None:
+    net, bitcoin = started()
+    batch = bitcoin.counted(100)
+    index = net.submit(P04, item(P04, P01, 70, flags=1))
+    bitcoin.ok(net.affirm(P01, index))
+    bitcoin.ok(net.run_cycle())
+    bitcoin.ok(net.settlement(Kind.FAIL, P04, 1, 0 if net.instructions(1)[0].kind == 1 else 1))
+    assert bitcoin.batch(batch).used_units == 70
+    bitcoin.ok(net.run_cycle())
+    net.settle(2)
+    assert bitcoin.batch(batch).used_units == 70
+
+
+class Conservation(RuleBasedStateMachine):
+    """Whatever is submitted, affirmed, rescinded, netted and settled: a batch gives what was drawn, never more."""
+
+    submissions = Bundle("submissions")
+
+    @initialize()
+    def start(self) -> None:
+        """Count two batches."""
+        self.net, self.bitcoin = started()
+        self.amounts = {self.bitcoin.counted(amount): amount for amount in (100, 60)}
+        self.held: dict[tuple[int, int], int] = {}
+
+    @rule(
+        target=submissions,
+        parts=st.lists(st.tuples(st.integers(1, 80), st.integers(0, 1)), min_size=1, max_size=3),
+    )
+    def submit(self, parts: list[tuple[int, int]]):
+        """Owe some, with and without the flag."""
+        records = [item(P04, P01, amount, flags=flag) for amount, flag in parts]
+        return multiple((self.net.submit(P04, *records), tuple(parts)))
+
+    @rule(made=submissions, at=st.integers(0, 2))
+    def affirm(self, made: tuple[int, tuple[tuple[int, int], ...]], at: int) -> None:
+        """Affirm one item; the naive model knows whether there is enough."""
+        index, parts = made
+        at = min(at, len(parts) - 1)
+        outcome = self.net.affirm(P01, index, (at, at))
+        amount, flag = parts[at]
+        left = sum(self.amounts.values()) - sum(self.held.values())
+        if outcome.code is R.OK:
+            assert not flag or amount <= left
+            if flag:
+                self.held[index, at] = amount
+        elif outcome.code is R.MINED_COIN_SHORT:
+            assert flag
+            assert amount > left
+        else:
+            assert outcome.code is R.ITEM_STATE
+
+    @rule(made=submissions, at=st.integers(0, 2))
+    def rescind(self, made: tuple[int, tuple[tuple[int, int], ...]], at: int) -> None:
+        """Take one item back, if it may be."""
+        index, parts = made
+        at = min(at, len(parts) - 1)
+        if self.net.select(Kind.RESCIND, P04, index, (at, at)).code is R.OK:
+            self.held.pop((index, at), None)
+
+    @rule(fails=st.booleans())
+    def cycle(self, fails: bool) -> None:
+        """Net what is affirmed, and settle or fail it."""
+        if self.net.run_cycle().code is not R.OK:
+            return
+        number = self.net.state.last_cycle
+        if fails and len(self.net.instructions(number)):
+            self.net.settlement(Kind.FAIL, CB, number, 0)
+            self.net.settlement(Kind.FAIL, CB, number, 1)
+        else:
+            self.net.settle(number)
+
+    @invariant()
+    def holds(self) -> None:
+        """declared - used >= 0 for each batch, and used is what obligations hold."""
+        if not hasattr(self, "net"):
+            return
+        drawn = drawn_by(draws(self.net))
+        for index, amount in self.amounts.items():
+            batch = self.bitcoin.batch(index)
+            assert 0 <= batch.used_units <= batch.amount_units == amount
+            assert batch.used_units == drawn.get(index, 0)
+        assert sum(drawn.values()) == sum(self.held.values())
+        rows = report(
+            [(P04, Batch.decode(row)) for _, row in self.net.store.scan(Table.BATCHES)],
+            draws(self.net),
+            self.net.state.registry.bitcoin.tax,
+        )
+        assert rows[-1].remaining_units == sum(self.amounts.values()) - sum(self.held.values())
+
+
+TestConservation = Conservation.TestCase
+TestConservation.settings = settings(max_examples=12, stateful_step_count=15, deadline=None)
+assert BTC == 0
