@@ -208,7 +208,7 @@ def test_who_gave_up_is_forgotten(bench: Bench, maker: Maker) -> None:
 
 
 def test_without_its_engine_a_node_takes_nothing(tmp_path: Path) -> None:
-    with Bench(tmp_path) as bench:
+    with Bench(tmp_path) as bench, bench.rpc:
         maker = bench.begin()
         for made, reader, writer in bench.sockets.values():
             reader.close()
