@@ -21,6 +21,7 @@ class AnchorPolicy:
     fee_rate_fallback, fee_rate_max: where the node has no estimate; never more than the latter.
     fee_sat_max: what one anchor may cost with all its bumps. bump_after_s: at least so long between two bumps.
     replacements_max, children_max: how many bumps of each kind. rebroadcast_s: how often it is handed over again.
+    batch_max: checkpoints that one anchor covers at most. on_their_way_max: anchors that no block holds yet, at most.
     """
 
     every_checkpoints: int = 1_000
@@ -35,6 +36,18 @@ class AnchorPolicy:
     children_max: int = 2
     rebroadcast_s: int = 60
     batch_max: int = CHECKPOINTS_MAX
+    on_their_way_max: int = 4
+
+    def is_due(self, waiting: int, waited_s: int) -> bool:
+        """Return whether so many checkpoints, the first of which has waited so long, call for an anchor."""
+        enough = min(self.every_checkpoints, self.batch_max)
+        return waiting >= enough or waited_s >= self.every_s
+
+    def may_begin(self, waiting: int, on_their_way: int) -> bool:
+        """Return whether one more anchor may be begun: the first always, others while more wait than one anchor covers."""
+        if not on_their_way:
+            return True
+        return waiting >= self.batch_max and on_their_way < self.on_their_way_max
 
 
 class AlarmKind(enum.StrEnum):
@@ -62,6 +75,8 @@ class AlarmKind(enum.StrEnum):
     """An anchor's input is spent by another transaction, or gone; it is anchored again once that is certain."""
     LEDGER_REFUSES = "LEDGER_REFUSES"
     """The ledger refuses what this node reports: its node key is not registered, or the report is out of order."""
+    FAILED = "FAILED"
+    """The worker met what it does not know; it begins anew, and its log holds the report."""
     FILES_DAMAGED = "FILES_DAMAGED"
     """The worker's own files were altered; nothing is done until they are restored."""
 

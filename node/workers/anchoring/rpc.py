@@ -139,6 +139,7 @@ class BitcoinRpc:
         self._lock = threading.Lock()
         self._connection: http.client.HTTPConnection | None = None
         self._numbers = itertools.count(1)
+        self._is_aborted = False
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -154,7 +155,8 @@ class BitcoinRpc:
             self._drop()
 
     def abort(self) -> None:
-        """End a call that another thread waits for, so that its process can stop; it fails as unreachable."""
+        """End a call that another thread waits for, so that its process can stop: it and all later ones are unreachable."""
+        self._is_aborted = True
         connection = self._connection
         if connection is not None and connection.sock is not None:
             with contextlib.suppress(OSError):
@@ -212,7 +214,7 @@ class BitcoinRpc:
                 return self._exchange(body)
             except (http.client.HTTPException, OSError) as error:
                 self._drop()
-                if is_last:
+                if is_last or self._is_aborted:
                     raise UnreachableError(
                         f"the Bitcoin node at {self.where} does not answer ({error or type(error).__name__}): "
                         "it is tried again"
@@ -220,6 +222,8 @@ class BitcoinRpc:
         raise UnreachableError(f"the Bitcoin node at {self.where} does not answer")
 
     def _exchange(self, body: bytes) -> tuple[int, bytes]:
+        if self._is_aborted:
+            raise ConnectionAbortedError("this process is ending")
         if self._connection is None:
             self._connection = self._connect()
         secret = self._in_url

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from node.workers.anchoring.blocks import ScannedBlock
-from node.workers.anchoring.rpc import BadAnswerError, BitcoinRpc, LaggingError
+from node.workers.anchoring.rpc import BitcoinRpc, LaggingError
 from node.workers.anchoring.wallet import Wallet
 
 
@@ -89,24 +89,3 @@ def _unwind(rpc: BitcoinRpc, wallet: Wallet, listener: Listener, tip: int) -> in
     # Deeper than is remembered: what is left of the coins may be gone as well.
     wallet.restart()
     return taken_back
-
-
-def header_chain(rpc: BitcoinRpc, first: int, last: int) -> list[bytes]:
-    """Return the headers of the best chain's blocks `first` to `last`, each linked to the one before.
-
-    Raises: BadAnswerError: they do not link, or the chain is shorter; BitcoinError: the node cannot be asked.
-    """
-    headers: list[bytes] = []
-    previous = b""
-    for height in range(first, last + 1):
-        block_hash = rpc.block_hash(height)
-        if block_hash is None:
-            raise BadAnswerError(f"the Bitcoin node at {rpc.where} has no block {height}")
-        header = rpc.header(block_hash)
-        if previous and header[4:36] != previous:
-            raise BadAnswerError(
-                f"the Bitcoin node at {rpc.where} was reorganised while its headers were read"
-            )
-        previous = block_hash
-        headers.append(header)
-    return headers

@@ -4,8 +4,9 @@ Lives here: what is paid, when, and the bounds on it. May not live here: bytes o
 became of them (tracking.py).
 
 Invariants: a transaction is stored before a node sees it; versions of one attempt share an outpoint, so two of them can
-never both be mined; an anchor is made again only when what took its input is as deep as finality asks; at most one anchor
-is on its way at a time, so a stuck market costs one fee. What the node says of a transaction is a hint.
+never both be mined; an anchor is made again only when what took its input is as deep as finality asks; one anchor is on its
+way at a time, so a stuck market costs one fee, and more only while more checkpoints wait than one anchor covers. What the node says
+of a transaction is a hint.
 """
 
 from __future__ import annotations
@@ -53,12 +54,12 @@ class Spender:
         """The greatest log size that is anchored, or about to be."""
         return max(self._desk.book.last_size, self._desk.ledger.last()[1])
 
-    def is_on_its_way(self) -> bool:
-        """Return whether an anchor is decided and in no block."""
-        return any(anchor.state not in MINED for anchor in self._desk.book)
+    def on_their_way(self) -> int:
+        """Return how many anchors are decided and in no block."""
+        return sum(anchor.state not in MINED for anchor in self._desk.book)
 
     def begin(self, *, now: bool) -> bool:
-        """Decide an anchor of what is due, if the policy or `now` asks for one and none is on its way.
+        """Decide an anchor of what is due, if the policy or `now` asks for one and it may be begun.
 
         Returns: whether `now` is done with: an anchor was decided, or nothing is due.
         """
@@ -70,9 +71,9 @@ class Spender:
         if self._due_since_s is None:
             self._due_since_s = self._desk.now_s()
         waited = self._desk.now_s() - self._due_since_s
-        if not (now or len(due) >= policy.every_checkpoints or waited >= policy.every_s):
+        if not (now or policy.is_due(len(due), waited)):
             return True
-        if self.is_on_its_way():
+        if not policy.may_begin(len(due), self.on_their_way()):
             return False
         known, _ = self._desk.ledger.last()
         number = 1 + max([known, *(anchor.number for anchor in self._desk.book)])

@@ -134,6 +134,15 @@ class AnchoringWorker:
                 except (SetupError, DecodeError) as error:
                     self._alarm(AlarmKind.FILES_DAMAGED, f"anchoring stands still: {error}")
                     pause_s = DAMAGED_RETRY_S
+                # The node's work is the ledger: whatever happens to its anchors must not end it, nor go unseen.
+                except Exception as error:  # noqa: BLE001 - see above; it is logged whole
+                    _log.exception("anchoring failed")
+                    self._alarm(
+                        AlarmKind.FAILED,
+                        f"anchoring begins anew after {type(error).__name__}: {error}",
+                    )
+                    self._engine = None
+                    pause_s = DAMAGED_RETRY_S
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), pause_s)
                 self._wake.clear()
@@ -147,6 +156,13 @@ class AnchoringWorker:
         if self._engine is None:
             self._engine = await asyncio.to_thread(self._make_engine)
         engine = self._engine
+        # What nobody would hear of is not paid for.
+        if not self._clerk.may_speak():
+            self._alarm(
+                AlarmKind.LEDGER_REFUSES,
+                "this node's key is not registered as its participant's node key: have governance set it",
+            )
+            return self._poll_s
         # Cancelled while a thread steps, the thread ends on its own: nobody else touches the files meanwhile.
         more, is_done = await asyncio.to_thread(engine.step, now=self._now)
         if is_done:
