@@ -49,15 +49,17 @@ def machine() -> dict[str, Any]:
 
 @dataclass(slots=True)
 class Samples:
-    """Durations of one thing, in seconds."""
+    """Durations of one thing, in seconds, and what this process computed meanwhile, which no neighbour lengthens."""
 
     seconds: list[float] = field(default_factory=list)
+    cpu_seconds: list[float] = field(default_factory=list)
 
     def timed(self, action: Callable[[], Any]) -> Any:
         """Run `action`, keep how long it took, and return what it returned."""
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         answer = action()
         self.seconds.append(time.perf_counter() - start)
+        self.cpu_seconds.append(time.process_time() - cpu)
         return answer
 
     def percentile_ms(self, percent: int) -> float:

@@ -5,6 +5,7 @@ Lives here: starting and stopping, channels with mutual TLS. May not live here: 
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -72,6 +73,13 @@ def wait_serving(network: LocalNetwork, *, alone: bool) -> None:
                 print(network.process(LEADER).log_file.read_text()[-2000:])
                 raise TimeoutError(f"the leader is not ready after {START_S_MAX} s")
             time.sleep(0.1)
+
+
+def leader_cpu_seconds(network: LocalNetwork) -> float:
+    """Return what the leader's process has computed since its start; the leader must run, on Linux."""
+    pid = network.process(LEADER).pid()
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def network_id(network: LocalNetwork) -> bytes:
