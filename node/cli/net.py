@@ -262,7 +262,7 @@ def net(
             sinks = [opened.enter_context(_replacing(out)).write] if out is not None else []
             if as_json:
                 sinks.append(sys.stdout.buffer.write)
-            total = _write(sinks, table, method.method, outcomes)
+            total = _write(sinks, table, options, outcomes)
     if not as_json:
         summary.show(total)
         if out is not None:
@@ -285,7 +285,7 @@ def _watched(
 def _write(
     sinks: Sequence[Callable[[bytes], object]],
     table: ObligationTable,
-    method: Method,
+    options: Options,
     outcomes: Iterable[AssetOutcome],
 ) -> str:
     """Write the document to every sink. Returns: its hash."""
@@ -295,7 +295,8 @@ def _write(
             sink(data)
 
     engine = DEFAULT if len(table) >= _WRITTEN_COMPILED_MIN else Engine.PORTABLE
-    return DocumentWriter(write, table.ids, engine).write(method, outcomes)
+    ran = options.engine(len(table))
+    return DocumentWriter(write, table.ids, engine).write(options.method, outcomes, ran)
 
 
 @contextlib.contextmanager

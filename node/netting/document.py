@@ -69,9 +69,16 @@ class DocumentWriter:
         self._hash = DocumentHash()
         self._reasons = _REASONS
 
-    def write(self, method: Method, outcomes: Iterable[AssetOutcome]) -> str:
-        """Write the whole document. Returns: its hash, in hexadecimal."""
-        engine = json.dumps(describe(self._engine))
+    def write(
+        self, method: Method, outcomes: Iterable[AssetOutcome], ran: Engine | None = None
+    ) -> str:
+        """Write the whole document.
+
+        ran: what ran the kernels of the methods, as the document says; None: the same as writes it.
+
+        Returns: its hash, in hexadecimal.
+        """
+        engine = json.dumps(describe(self._engine if ran is None else ran))
         self._write(b'{\n"method": %s,\n' % quoted(method.name.lower()))
         self._write(b'"engine": %s,\n"assets": {' % engine.encode())
         separator = b"\n"
