@@ -34,6 +34,7 @@ def example(tier: Tier, rows: int = 130) -> AssetColumns:
 def warm() -> None:
     """Run every kernel once; where numba is missing this does next to nothing."""
     limits = Limits.of(PARTICIPANTS, {})
+    set_off(AssetColumns.of([0, 1, 2], [1, 2, 0], [1, 1, 1]), 3)  # merged by sorting, and thin
     for tier in Tier:
         wide_ids = example(tier)
         narrow_ids = AssetColumns(
@@ -50,7 +51,7 @@ def warm() -> None:
             unsettled(columns, limits, gridlock(columns, limits))
             bilateral(columns, PARTICIPANTS)  # in a table
             bilateral(columns, columns.rows)  # by sorting
-            for route in (Route.PUSH, Route.SIMPLEX):
+            for route in (Route.PUSH, Route.SIMPLEX):  # merged in a table
                 set_off(columns, PARTICIPANTS, limits.liquidity, route=route)
 
 

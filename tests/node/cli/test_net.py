@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from clearing.netting.engine import HAS_NUMBA
+from clearing.netting.engine import DEFAULT
 from node.cli import main, net
 
 RUNNER = CliRunner()
@@ -75,12 +75,11 @@ def test_a_document_has_the_keys_that_scripts_rely_on_and_verifies(
     assert json.loads(verified.stdout)["hash"] == found["hash"]
 
 
-@pytest.mark.skipif(not HAS_NUMBA, reason="there is one engine only")
 def test_the_engine_named_is_the_one_that_netted(tmp_path: Path) -> None:
     path = tmp_path / "many.csv"
     rows = [f"r{n},P{n % 40},P{(n + 1 + n % 7) % 40},BTC,{n + 1}" for n in range(1_500)]
     path.write_text("\n".join([HEADER, *rows]))
-    assert document(path, "--method", "setoff")["engine"]["kernels"] == "numba"
+    assert document(path, "--method", "setoff")["engine"]["kernels"] == DEFAULT.value
     assert document(path, "--method", "gridlock")["engine"]["kernels"] == "numpy"
 
 
