@@ -1,12 +1,13 @@
-"""Checking an anchor as a stranger would: notes, proofs, the block's header, and a Bitcoin node where one is asked.
+"""Checking an anchor as a stranger would: notes, proofs, the block's header, and the chain of headers it stands in.
 
-Lives here: the check of what a node hands out. May not live here: making it, printing.
+Lives here: the check of what a node hands out. May not live here: making it, where headers come from, printing.
 """
 
 from __future__ import annotations
 
 import hashlib
 
+from clearing.bitcoin.headers import HeaderChain
 from clearing.bitcoin.next_header import header_hash, verify_work
 from clearing.bitcoin.ots import OtsProof, commitment_of
 from clearing.errors import VerificationError
@@ -14,14 +15,13 @@ from clearing.log.checkpoint import Checkpoint
 from clearing.log.note import Note
 from clearing.log.policy import Policy
 from node.wire_anchors import AnchorProofs
-from node.workers.anchoring.rpc import BitcoinRpc
 
 
-def check_anchor(found: AnchorProofs, policy: Policy, rpc: BitcoinRpc | None = None) -> int:
-    """Check an anchor that a block holds, and return its confirmations, 0 where no Bitcoin node was asked.
+def check_anchor(found: AnchorProofs, policy: Policy, chain: HeaderChain | None = None) -> int:
+    """Check an anchor that a block holds, and return its confirmations, 0 where no chain of headers is there to count them.
 
-    policy: by which the notes must be final. rpc: a Bitcoin node whose best chain must hold the block.
-    Raises: DecodeError, VerificationError: something does not hold; it says what. BitcoinError: the Bitcoin node cannot be asked.
+    policy: by which the notes must be final. chain: verified headers, which must hold the block.
+    Raises: DecodeError, VerificationError: something does not hold; it says what.
     """
     row = found.row
     digests = [hashlib.sha256(note).digest() for _, note, _ in found.notes]
@@ -39,7 +39,7 @@ def check_anchor(found: AnchorProofs, policy: Policy, rpc: BitcoinRpc | None = N
         if Checkpoint.parse(Note.parse(note).text).size != size:
             raise VerificationError(f"the note listed for {size} leaves is of another size")
         check_proof(proof, digest, found.header, row.height)
-    return 0 if rpc is None else _confirmations(found, rpc)
+    return 0 if chain is None else _confirmations(found, chain)
 
 
 def check_proof(proof: bytes, digest: bytes, header: bytes, height: int) -> None:
@@ -54,10 +54,12 @@ def check_proof(proof: bytes, digest: bytes, header: bytes, height: int) -> None
         raise VerificationError("the .ots file does not lead to the block's Merkle root")
 
 
-def _confirmations(found: AnchorProofs, rpc: BitcoinRpc) -> int:
-    now = rpc.block_hash(found.row.height)
-    if now != found.row.block_hash:
+def _confirmations(found: AnchorProofs, chain: HeaderChain) -> int:
+    height = found.row.height
+    if chain.network is not found.row.network:
+        raise VerificationError("the headers are of another Bitcoin network")
+    if chain.header(height) != found.header:
         raise VerificationError(
-            f"block {found.row.height} of the best chain is another one: the chain was reorganised"
+            f"block {height} of the best chain is another one: the chain was reorganised"
         )
-    return rpc.block_count() - found.row.height + 1
+    return chain.depth(height)

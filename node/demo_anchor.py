@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from clearing.bitcoin.headers import genesis_pin, verify_chain
 from clearing.errors import VerificationError
 from clearing.rules.anchors import AnchorState
 from node.anchor_check import check_anchor
@@ -21,6 +22,7 @@ from node.anchor_queries import AnchorRow
 from node.client import Client
 from node.files import PUBLIC_MODE, make_private_directory, replace_file
 from node.testnet.bitcoin import BitcoinChain
+from node.workers.anchoring.headers import HeaderSource
 from node.workers.anchoring.rpc import BitcoinRpc
 
 WAIT_S = 30.0
@@ -111,7 +113,9 @@ class AnchorDemo:
     def _export(self, row: AnchorRow, rpc: BitcoinRpc) -> Path:
         """Write the newest checkpoint's note and proof, checked against our own rules too; returns the proof's path."""
         found = self.client.anchor_proofs(row.id)
-        check_anchor(found, self.client.memory.policy, rpc)
+        headers = HeaderSource(rpc).read(0)
+        chain = verify_chain(row.network, 0, headers, genesis_pin(row.network))
+        check_anchor(found, self.client.memory.policy, chain)
         size, note, proof = found.notes[-1]
         make_private_directory(self.out)
         path = self.out / f"checkpoint-{size:012d}.note"

@@ -10,17 +10,20 @@ from typing import Annotated, Any
 
 import typer
 
+from clearing.bitcoin.headers import HeaderChain, Pin, first_height, genesis_pin, verify_chain
+from clearing.bitcoin.next_header import HEADER_BYTES, header_hash
 from clearing.errors import DecodeError, VerificationError
 from node.anchor_check import check_anchor
 from node.anchor_queries import AnchorRow
+from node.cli.bitcoin import HEADERS_TIMEOUT_S, header_source, parse_pin
 from node.cli.errors import CheckFailedError, WrongUseError
 from node.cli.options import U64_MAX, AsJson
 from node.cli.render import cells, print_json, print_json_rows, stdout, table, utc
 from node.cli.session import Access, with_access
 from node.client import Client, NotFoundError
+from node.client.anchored import HeaderReader
 from node.files import PUBLIC_MODE, make_private_directory, replace_file
 from node.wire_anchors import AnchorProofs
-from node.workers.anchoring.rpc import BitcoinRpc
 
 app = typer.Typer(
     help="Checkpoints anchored in Bitcoin: how they stand, and their OpenTimestamps proofs.",
@@ -152,35 +155,33 @@ def verify(
             metavar="[ID]", help="Id of an anchor; all that are mined if left out.", min=0
         ),
     ] = None,
-    rpc_url: Annotated[
+    bitcoin_node: Annotated[
         str | None,
         typer.Option(
-            "--bitcoin-node",
             metavar="URL",
-            help="A Bitcoin node of yours, http://user:password@host:port, that must have the block in its best chain.",
+            help="Take the headers from a Bitcoin node of yours, http://user:password@host:port, not from the ledger's.",
+        ),
+    ] = None,
+    bitcoin_header: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HEIGHT:HASH",
+            help="A Bitcoin block that you trust, which the headers must hold.",
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Verify anchors: notes by the network's policy, proofs to the block's header, its proof of work.
+    """Verify anchors: notes by the network's policy, proofs to the block's header, the headers that it stands among.
 
-    Without a Bitcoin node nobody is asked whether the block is on the best chain; exit code 1 where anything fails.
+    Every rule that headers alone show is checked: proof of work, difficulty, times. Exit code 1 where anything fails.
+    That the chain is the best one is the word of whoever gave the headers: ask a node of yours, or name a block.
     """
-    rpc = BitcoinRpc(rpc_url) if rpc_url else None
-    with access.client() as client:
+    pin = None if bitcoin_header is None else parse_pin(bitcoin_header)
+    source = None if bitcoin_node is None else header_source(bitcoin_node)
+    with access.client(timeout_s=HEADERS_TIMEOUT_S) as client:
+        chains = Chains(source or client.bitcoin_headers, pin)
         chosen = [anchor] if anchor is not None else [r.id for r in client.anchors() if r.height]
-        policy = client.memory.policy
-        facts: list[dict[str, Any]] = []
-        for number in chosen:
-            found = _proofs(client, number)
-            try:
-                confirmations = check_anchor(found, policy, rpc)
-                fact: dict[str, Any] = {"id": number, "holds": True, "notes": len(found.notes)}
-                facts.append(fact | {"confirmations": confirmations if rpc else None})
-            except (DecodeError, VerificationError) as error:
-                facts.append({"id": number, "holds": False, "why": str(error)})
-    if rpc is not None:
-        rpc.close()
+        facts = [_checked(client, number, chains) for number in chosen]
     failed = [one for one in facts if not one["holds"]]
     if as_json and not failed:
         print_json({"anchors": facts, "holds": True})
@@ -200,6 +201,51 @@ def verify(
             [{"id": one["id"], "why": one["why"]} for one in failed],
             len(failed),
         )
+
+
+class Chains:
+    """Verified chains of headers by the height at which they begin, each fetched once."""
+
+    def __init__(self, read: HeaderReader, pin: Pin | None) -> None:
+        """Read headers by `read`; each chain must hold `pin`, or begin at genesis where that is None and it can."""
+        self._read = read
+        self._pin = pin
+        self._known: dict[int, HeaderChain | None] = {}
+
+    def of(self, row: AnchorRow) -> HeaderChain | None:
+        """Return the chain that should hold an anchor's block, None where the ledger's node has no Bitcoin node.
+
+        Raises: HeaderError: the headers do not hold.
+        """
+        start = first_height(row.network, row.height)
+        if start not in self._known:
+            self._known[start] = self._fetched(row, start)
+        return self._known[start]
+
+    def _fetched(self, row: AnchorRow, start: int) -> HeaderChain | None:
+        try:
+            headers = self._read(start)
+        except NotFoundError:
+            return None
+        pin = self._pin or genesis_pin(row.network)
+        if self._pin is None and start:
+            pin = Pin(start, header_hash(headers[:HEADER_BYTES]))
+        return verify_chain(row.network, start, headers, pin)
+
+
+def _checked(client: Client, number: int, chains: Chains) -> dict[str, Any]:
+    found = _proofs(client, number)
+    try:
+        chain = chains.of(found.row) if found.header else None
+        confirmations = check_anchor(found, client.memory.policy, chain)
+    except (DecodeError, VerificationError) as error:
+        return {"id": number, "holds": False, "why": str(error)}
+    return {
+        "id": number,
+        "holds": True,
+        "notes": len(found.notes),
+        "confirmations": confirmations if chain else None,
+    }
 
 
 @app.command()

@@ -22,13 +22,13 @@ from clearing.receipt import VerifiedItem, VerifiedReceipt, verify_receipt
 from clearing.records.instruction import Instruction
 from clearing.records.receipt import RecordKind, record_kind
 from clearing.records.transaction import actor_of
+from node.cli.bitcoin import header_source, parse_pin
 from node.cli.errors import EXIT_CHECK_FAILED, WrongUseError
 from node.cli.options import AsJson
 from node.cli.render import cells, print_json, stdout, table, utc
 
 if TYPE_CHECKING:
     from clearing.anchored_receipt import VerifiedAnchoredReceipt
-    from clearing.bitcoin.headers import Pin
 
 _READ_BYTES_MAX = 6_000_001
 _ANCHORED = b"clearing/anchored-receipt@"
@@ -47,6 +47,7 @@ class BitcoinTrust:
     header: str | None = None
     network: str | None = None
     depth_min: int = 6
+    node_url: str | None = None
 
 
 def verify(
@@ -78,6 +79,14 @@ def verify(
             metavar="NAME", help="Anchored receipts: demand main, testnet4, signet or regtest."
         ),
     ] = None,
+    bitcoin_node: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Anchored receipts: ask a Bitcoin node of yours, http://user:password@host:port, whether a chain with more "
+            "work has another block there.",
+        ),
+    ] = None,
     depth: Annotated[
         int,
         typer.Option(min=1, max=100_000, help="Anchored receipts: confirmations to demand."),
@@ -86,11 +95,11 @@ def verify(
 ) -> None:
     """Check a receipt, an anchored receipt or a position proof offline; exit 0 when it holds, 1 when it does not.
 
-    Needs no node and no network: only the file, and whom to trust. An anchored receipt shows two times: when the quorum had made
+    Needs no node and no network, unless --bitcoin-node names one: only the file, and whom to trust. An anchored receipt shows two times: when the quorum had made
     the record final, by its own clocks, and the Bitcoin block by which it existed.
     """
     trusted = read_trust(policy, vkey)
-    bitcoin = BitcoinTrust(bitcoin_header, bitcoin_network, depth)
+    bitcoin = BitcoinTrust(bitcoin_header, bitcoin_network, depth, bitcoin_node)
     with file.open("rb") as opened:
         data = opened.read(_READ_BYTES_MAX)
     try:
@@ -195,6 +204,7 @@ def _item_facts(item: VerifiedItem) -> dict[str, Any]:
 def _anchored_facts(data: bytes, trusted: Policy, bitcoin: BitcoinTrust) -> dict[str, Any]:
     # Formats of Bitcoin are not loaded for receipts that have nothing to do with it.
     from clearing.anchored_receipt import AnchoredReceipt, network_of  # noqa: PLC0415
+    from clearing.bitcoin.headers import verify_chain, verify_not_outweighed  # noqa: PLC0415
 
     try:
         network = None if bitcoin.network is None else network_of(bitcoin.network)
@@ -204,28 +214,12 @@ def _anchored_facts(data: bytes, trusted: Policy, bitcoin: BitcoinTrust) -> dict
         ) from error
     pin = None if bitcoin.header is None else parse_pin(bitcoin.header)
     file = AnchoredReceipt.parse(data)
-    return anchored_facts(
-        file.verify(trusted, pin=pin, network=network, depth_min=bitcoin.depth_min)
-    )
-
-
-def parse_pin(text: str) -> Pin:
-    """Return the block that HEIGHT:HASH names, the hash as Bitcoin shows it.
-
-    Raises: WrongUseError: anything else.
-    """
-    from clearing.bitcoin.headers import Pin  # noqa: PLC0415
-
-    height, colon, shown = text.partition(":")
-    digits = set("0123456789abcdefABCDEF")
-    is_height = height.isascii() and height.isdigit() and len(height) < 11
-    if not colon or not is_height or len(shown) != 64 or not set(shown) <= digits:
-        raise WrongUseError(
-            "BAD_HEADER",
-            f"{text!r} names no block",
-            "Write HEIGHT:HASH, such as 840000 and the 64 digits that `bitcoin-cli getblockhash 840000` prints.",
-        )
-    return Pin(int(height), bytes.fromhex(shown)[::-1])
+    proven = file.verify(trusted, pin=pin, network=network, depth_min=bitcoin.depth_min)
+    if bitcoin.node_url is not None:
+        headers = header_source(bitcoin.node_url)(file.start_height)
+        other = verify_chain(file.network, file.start_height, headers, proven.pin)
+        verify_not_outweighed(proven.chain, other, proven.existence.height)
+    return anchored_facts(proven)
 
 
 def anchored_facts(proven: VerifiedAnchoredReceipt) -> dict[str, Any]:

@@ -17,13 +17,14 @@ import typer
 from clearing.errors import VerificationError
 from clearing.log import merkle
 from clearing.log.keys import VerifierKey
-from node.cli.errors import CheckFailedError, WrongUseError
-from node.cli.offline import anchored_facts, parse_pin, show_clocks
+from node.cli.bitcoin import HEADERS_TIMEOUT_S, header_source, parse_pin
+from node.cli.errors import WrongUseError
+from node.cli.offline import anchored_facts, show_clocks
 from node.cli.options import AsJson
 from node.cli.render import print_json, progress, stderr, stdout
 from node.cli.session import Access, with_access
 from node.client import Client
-from node.client.anchored import AnchoredOptions, HeaderReader
+from node.client.anchored import AnchoredOptions
 from node.client.memory import Seen
 from node.tiles_export import export_tiles
 
@@ -109,8 +110,7 @@ def receipt(
         )
     facts: dict[str, Any] = {"submission": index, "item": item, "file": str(out)}
     if anchored:
-        # A long chain of headers takes its time.
-        with access.client(timeout_s=_HEADERS_TIMEOUT_S) as client:
+        with access.client(timeout_s=HEADERS_TIMEOUT_S) as client:
             data, size, more = _anchored(client, (index, item), depth, bitcoin_header, bitcoin_node)
         facts |= more
     else:
@@ -132,9 +132,6 @@ def receipt(
     console.print(f"check it with: clearing verify {out} --policy {policy}", soft_wrap=True)
 
 
-_HEADERS_TIMEOUT_S = 180.0
-
-
 def _anchored(
     client: Client, what: tuple[int, int | None], depth: int, header: str | None, node: str | None
 ) -> tuple[bytes, int, dict[str, Any]]:
@@ -146,32 +143,6 @@ def _anchored(
     facts = anchored_facts(proven)
     clocks = {name: facts[name] for name in ("final_at_s", "existed_by")}
     return data, proven.receipt.checkpoint.size, clocks
-
-
-def header_source(url: str) -> HeaderReader:
-    """Return what reads headers from a Bitcoin node of the user's own.
-
-    Raises: WrongUseError: the URL is none.
-    """
-    # The formats' libraries come with the extra `bitcoin`.
-    from node.workers.anchoring.headers import HeaderSource  # noqa: PLC0415
-    from node.workers.anchoring.rpc import BitcoinError, BitcoinRpc  # noqa: PLC0415
-
-    rpc = BitcoinRpc(url)
-
-    def read(start_height: int) -> bytes:
-        try:
-            return HeaderSource(rpc).read(start_height)
-        except BitcoinError as error:
-            raise CheckFailedError(
-                "BITCOIN_NODE",
-                str(error),
-                "Check --bitcoin-node; without it the ledger's node is asked.",
-            ) from error
-        finally:
-            rpc.close()
-
-    return read
 
 
 @dataclass(frozen=True, slots=True)

@@ -255,6 +255,10 @@ class AsyncClient:
         """Return an anchor with its notes and proofs; verify before use."""
         return await self._run(self._session.reader.anchor_proofs(anchor))
 
+    async def bitcoin_headers(self, start_height: int) -> bytes:
+        """Return block headers from a height on, as the node's Bitcoin node has them; they are to be verified."""
+        return await self._run(self._session.reader.bitcoin_headers(start_height))
+
     async def anchoring(self) -> AnchoringStatus | None:
         """Return how the node's anchoring stands, None where it anchors nothing."""
         return await self._run(self._session.reader.anchoring())

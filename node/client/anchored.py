@@ -20,11 +20,13 @@ from clearing.bitcoin.next_header import HEADER_BYTES, header_hash
 from clearing.errors import DecodeError, VerificationError
 from clearing.log.note import Note
 from node.anchor_queries import AnchorRow
-from node.client.calls import Call, Operation
+from node.client.calls import Operation
 from node.client.errors import BadAnswerError, NotAnchoredError
 from node.client.reads import Reader
-from node.client.trust import ANCHOR, Trust
-from node.pb.v1 import anchor_pb2
+from node.client.trust import Trust
+
+DEPTH_KEPT = 144
+"""Confirmations that go into a file where there are so many: a day's."""
 
 HeaderReader = Callable[[int], bytes]
 """Returns the headers of one's own Bitcoin node from a height on, to its tip."""
@@ -64,12 +66,8 @@ class Anchored:
         if options.headers is not None:
             headers = options.headers(start)
         else:
-            answer = yield Call(
-                f"{ANCHOR}GetBitcoinHeaders",
-                anchor_pb2.GetBitcoinHeadersRequest(start_height=start),
-                anchor_pb2.GetBitcoinHeadersResponse,
-            )
-            headers = answer.headers
+            headers = yield from self._reader.bitcoin_headers(start)
+        headers = _kept(headers, start, row.height, options)
         try:
             moved = under_anchored_note(receipt, note, path, genesis_path)
             data = AnchoredReceipt(row.network, start, headers, ots, moved).encode()
@@ -83,6 +81,14 @@ class Anchored:
             raise BadAnswerError(f"the anchored receipt does not verify: {error}") from error
         yield from self._trust.reconcile(Note.parse(note))
         return data, verified
+
+
+def _kept(headers: bytes, start: int, height: int, options: AnchoredOptions) -> bytes:
+    """Return the headers without those that only make a file longer: a day's work on top shows enough."""
+    last = height + max(options.depth_min, DEPTH_KEPT) - 1
+    if options.pin is not None:
+        last = max(last, options.pin.height)
+    return headers[: (last - start + 1) * HEADER_BYTES]
 
 
 def _first_pin(start: int, headers: bytes) -> Pin | None:

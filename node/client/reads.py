@@ -201,6 +201,14 @@ class Reader:
         answer = yield Call(f"{ANCHOR}GetAnchorProofs", request, anchor_pb2.GetAnchorProofsResponse)
         return _read(proofs_of, answer)
 
+    def bitcoin_headers(self, start_height: int) -> Operation[bytes]:
+        """Return block headers from a height on, as the node's Bitcoin node has them; they are to be verified."""
+        request = anchor_pb2.GetBitcoinHeadersRequest(start_height=start_height)
+        answer = yield Call(
+            f"{ANCHOR}GetBitcoinHeaders", request, anchor_pb2.GetBitcoinHeadersResponse
+        )
+        return bytes(answer.headers)
+
     def anchoring(self) -> Operation[AnchoringStatus | None]:
         """Return how the node's anchoring stands, None where it anchors nothing."""
         request = anchor_pb2.GetAnchoringStatusRequest()

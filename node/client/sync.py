@@ -256,6 +256,10 @@ class Client:
         """Return an anchor with its notes and proofs; verify before use."""
         return self._run(self._session.reader.anchor_proofs(anchor))
 
+    def bitcoin_headers(self, start_height: int) -> bytes:
+        """Return block headers from a height on, as the node's Bitcoin node has them; they are to be verified."""
+        return self._run(self._session.reader.bitcoin_headers(start_height))
+
     def anchoring(self) -> AnchoringStatus | None:
         """Return how the node's anchoring stands, None where it anchors nothing."""
         return self._run(self._session.reader.anchoring())

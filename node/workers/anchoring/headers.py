@@ -33,6 +33,10 @@ class HeaderSource:
         """End a read that another thread waits for."""
         self._rpc.abort()
 
+    def close(self) -> None:
+        """Close the connection; the next read opens another."""
+        self._rpc.close()
+
     def read(self, start_height: int) -> bytes:
         """Return the headers of the best chain from `start_height` on, to the tip or HEADERS_MAX of them; b"" above the tip.
 

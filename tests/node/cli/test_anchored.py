@@ -13,7 +13,7 @@ import pytest
 from clearing.anchored_receipt import AnchoredReceipt
 from clearing.log.proof import LogProof
 from node.workers.anchoring.rpc import BitcoinRpc
-from tests.node.cli.network_kit import Net, facts, ok, refused
+from tests.node.cli.network_kit import Net, facts, ok, refused, run
 
 WAIT_S = 60
 
@@ -85,9 +85,14 @@ def test_an_anchored_receipt_is_made_verified_and_outlives_no_reorganisation(
     rpc.call("generate", 1)
     again = wait_for(net, index, "SHALLOW", "FINAL", depth=1, but=anchor["block_hash"])
     assert facts("verify", file, *policy)["holds"] is True
+    told_by_node = run("verify", file, *policy, "--bitcoin-node", node, "--json")
+    assert told_by_node.exit_code == 1
+    assert "LESS_WORK" in told_by_node.stdout
     assert refused(1, *ask, "--depth", "100")["code"] == "NOT_ANCHORED"
     renewed = facts(*ask, "--depth", "1")
     assert renewed["existed_by"]["block_hash"] == again["block_hash"]
+    demands = (*policy, "--bitcoin-node", node, "--depth", "1")
+    assert facts("verify", file, *demands)["existed_by"]["height"] == again["height"]
     rpc.close()
 
 
