@@ -14,6 +14,7 @@ import typer
 
 from clearing.rules.registry import Registry
 from node.cli import faults as disturbing
+from node.cli import mining
 from node.cli.errors import WrongUseError
 from node.cli.faults import Dir, faults_facts, faults_sentence
 from node.cli.options import AsJson
@@ -53,6 +54,7 @@ READY_S = 120.0
 _REGISTRY_TIMEOUT_S = 3.0
 
 disturbing.add_to(app)
+mining.add_to(app)
 
 
 @app.command()

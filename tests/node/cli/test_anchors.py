@@ -135,6 +135,19 @@ def test_the_chain_down_is_an_alarm_and_nothing_else(own: Net) -> None:
     wait_for("it is over", lambda: not alarmed())
 
 
+def test_mining_on_demand_on_a_branch_and_on_an_interval(own: Net, rpc: BitcoinRpc) -> None:
+    where = ("--dir", own.path)
+    height = rpc.block_count()
+    assert facts("testnet", "mine", "2", *where)["height"] == height + 2
+    branch = facts("testnet", "mine", "3", "--branch-from", str(height), *where)
+    assert (branch["height"], len(branch["hashes"])) == (height + 3, 3)
+    assert rpc.call("getbestblockhash") == branch["hashes"][-1]
+    assert refused(2, "testnet", "mine", "--branch-from", "99999", *where)["code"] == "REFUSED"
+    assert facts("testnet", "mine", "0", "--every", "1", *where)["every_s"] == 1
+    wait_for("a block comes by itself", lambda: rpc.block_count() > height + 3)
+    assert facts("testnet", "mine", "0", "--every", "0", *where)["every_s"] == 0
+
+
 def test_who_may_ask_for_what(own: Net) -> None:
     assert refused(1, "anchor", "status", *own.as_("p01"))["code"] == "NOT_AUTHORISED"
     assert refused(1, "anchor", "now", *own.as_("p01"))["code"] == "NOT_AUTHORISED"

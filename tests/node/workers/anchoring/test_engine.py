@@ -84,6 +84,27 @@ def test_one_anchor_on_its_way_at_a_time(town: Town) -> None:
     assert town.anchor.sizes == (20, 30, 40)
 
 
+def test_a_backlog_that_one_anchor_does_not_hold_is_anchored_side_by_side(tmp_path: Path) -> None:
+    policy = replace(POLICY, batch_max=5, on_their_way_max=3)
+    with Town(tmp_path, policy=policy) as town:
+        town.ledger.add(*range(1, 32))
+        for _ in range(6):
+            town.step()
+        anchors = list(town.engine.desk.book)
+        assert [anchor.sizes for anchor in anchors] == [
+            *(tuple(range(1, 6)), tuple(range(6, 11)), tuple(range(11, 16)))
+        ]
+        spent = [anchor.newest.inputs[0] for anchor in anchors]
+        assert len(set(spent)) == 3
+        for _ in range(8):
+            town.mine(1)
+        assert town.engine.standing.due == 1
+        assert len(town.mined()) == 6
+        town.now += POLICY.every_s
+        town.mine(1)
+        assert town.engine.standing.due == 0
+
+
 def test_the_reserve_of_outputs_grows_and_is_kept(town: Town) -> None:
     for number in range(1, 4):
         town.begin(10 * number)

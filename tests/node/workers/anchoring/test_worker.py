@@ -22,11 +22,12 @@ from node.workers.anchoring.headers import HeaderSource
 from node.workers.anchoring.ledgerside import LedgerSide
 from node.workers.anchoring.network import Network
 from node.workers.anchoring.policy import AlarmKind
+from node.workers.anchoring.rpc import BitcoinRpc
 from node.workers.anchoring.worker import AnchoringWorker
 from node.workers.clerk import Clerk
 from tests.clearing.core_kit import Core
 from tests.ledger_kit import CB
-from tests.node.workers.anchoring.anchoring_kit import POLICY, Paper, Town, keyring
+from tests.node.workers.anchoring.anchoring_kit import CREDENTIALS, POLICY, Paper, Town, keyring
 
 KEY = SigningKey.from_seed(b"\x07" * 32)
 
@@ -219,9 +220,12 @@ def test_damaged_files_and_defects_are_alarms_and_it_goes_on(
     work.run(scenario)
 
 
-def test_it_stops_while_the_node_hangs(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_stops_while_the_node_hangs(town: Town) -> None:
     node = Node()
     node.register()
+    # A node that hangs would be waited for ten minutes: the test's own patience is far shorter.
+    town.rpc.close()
+    town.rpc = BitcoinRpc(f"http://{CREDENTIALS}@127.0.0.1:{town.port}", timeout_s=600)
     work = Work(town, node)
 
     async def scenario() -> None:
@@ -229,11 +233,8 @@ def test_it_stops_while_the_node_hangs(town: Town, monkeypatch: pytest.MonkeyPat
         town.chain.lock.acquire()
         try:
             await asyncio.sleep(0.1)
-            loop = asyncio.get_running_loop()
-            started = loop.time()
             work.worker._engine.stop()
             await work.until(lambda: AlarmKind.NODE_UNREACHABLE in work.alarms)
-            assert loop.time() - started < 4
         finally:
             town.chain.lock.release()
 
