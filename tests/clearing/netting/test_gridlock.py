@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from clearing.netting import wide
 from clearing.netting.bypass import bypass
@@ -50,6 +51,35 @@ def test_the_set_and_the_movements_are_those_of_the_naive_procedure(
         rows = [table.rows[place] for place in sorted(expected)]
         assert wide.to_ints(settlement.movements) == kit.net(rows, table.participants)
         assert settlement.value(columns) == sum(row.amount for row in rows)
+
+
+@EACH_ENGINE
+@given(table=tables(rows_max=40, participants_max=6), data=st.data())
+def test_the_set_is_the_same_from_any_starting_order(
+    engine: Engine, table: Table, data: st.DataObject
+) -> None:
+    """Payers under other numbers are looked at in another order, and their queues may stand mixed in any way."""
+    number = data.draw(st.permutations(range(table.participants)))
+    place_of = {new: old for old, new in enumerate(number)}
+    queues = [
+        [place for place, row in enumerate(table.rows) if row.debtor == payer]
+        for payer in range(table.participants)
+    ]
+    mixed = data.draw(st.permutations([row.debtor for row in table.rows]))
+    order = [queues[payer].pop(0) for payer in mixed]
+    rows = tuple(
+        Row(number[row.debtor], number[row.creditor], row.amount, row.priority)
+        for row in (table.rows[place] for place in order)
+    )
+    other = Table(
+        table.participants,
+        rows,
+        tuple(table.liquidity[place_of[n]] for n in range(table.participants)),
+        tuple(table.caps[place_of[n]] for n in range(table.participants)),
+    )
+    first = settled_rows(gridlock(table.columns, table.limits, engine=engine))
+    again = settled_rows(gridlock(other.columns, other.limits, engine=engine))
+    assert {order[place] for place in again} == first
 
 
 @EACH_ENGINE
