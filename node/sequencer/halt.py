@@ -4,7 +4,8 @@ Lives here: the file of a halted block and its report. May not live here: the de
 drivers).
 
 The block is kept so that the defect can be replayed. Layout of the block's file, little-endian: the
-header, then each transaction as its length u32 and its bytes (leaf || body).
+header, then each transaction as its length u32 and its bytes (leaf || body), then the evidence
+against validators, 56 bytes each.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from clearing.codec import Layout, raw, reserved, uint
+from clearing.codec import Layout, raw, split_records, uint
 from clearing.errors import DecodeError
 from clearing.ledger import Block
+from clearing.records.misbehaviour import Misbehaviour
 from clearing.records.transaction import Transaction, decode_transaction
 from clearing.state import State
 from node.files import PRIVATE_MODE, replace_file
@@ -27,17 +29,22 @@ _HEADER = Layout(
     uint("height", 8),
     uint("time_ms", 8),
     uint("count", 4),
-    reserved(4),
+    uint("evidence", 4),
 )
 
 
 def encode_block(block: Block) -> bytes:
     """Return the bytes of a block's file."""
     header = _HEADER.encode(
-        magic=_MAGIC, height=block.height, time_ms=block.time_ms, count=len(block.transactions)
+        magic=_MAGIC,
+        height=block.height,
+        time_ms=block.time_ms,
+        count=len(block.transactions),
+        evidence=len(block.evidence),
     )
     parts = [transaction.encode() for transaction in block.transactions]
-    return header + b"".join(len(part).to_bytes(4, "little") + part for part in parts)
+    framed = b"".join(len(part).to_bytes(4, "little") + part for part in parts)
+    return header + framed + b"".join(evidence.encode() for evidence in block.evidence)
 
 
 def decode_block(data: bytes) -> Block:
@@ -56,9 +63,11 @@ def decode_block(data: bytes) -> Block:
         if not start <= position <= len(data):
             raise DecodeError("the file of a halted block is cut off")
         transactions.append(decode_transaction(data[start:position]))
-    if position != len(data):
-        raise DecodeError("bytes follow the last transaction of a halted block")
-    return Block(header["height"], header["time_ms"], tuple(transactions))
+    records = split_records(
+        data[position:], Misbehaviour.LAYOUT.width, header["evidence"], "evidence"
+    )
+    evidence = tuple(Misbehaviour.decode(record) for record in records)
+    return Block(header["height"], header["time_ms"], tuple(transactions), evidence)
 
 
 def write_halt_report(directory: Path, block: Block, state: State, reason: str) -> Path:

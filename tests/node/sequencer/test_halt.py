@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from clearing.errors import DecodeError
 from clearing.ledger import Block
 from clearing.records.instruction import InstructionKind
+from clearing.records.misbehaviour import Misbehaviour, MisbehaviourKind
 from node.sequencer.halt import decode_block, encode_block
 from tests.ledger_kit import CB, P01, P02, Net, item
 
@@ -21,7 +24,18 @@ BLOCK = Block(
 )
 
 
-@pytest.mark.parametrize("block", [BLOCK, Block(1, 5, ())])
+EVIDENCE = Misbehaviour(MisbehaviourKind.DUPLICATE_VOTE, b"\x07" * 20, 5, 6, 7, 8)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        BLOCK,
+        Block(1, 5, ()),
+        Block(1, 5, (), (EVIDENCE, EVIDENCE)),
+        dataclasses.replace(BLOCK, evidence=(EVIDENCE,)),
+    ],
+)
 def test_a_block_is_read_back_equal(block: Block) -> None:
     assert decode_block(encode_block(block)) == block
 

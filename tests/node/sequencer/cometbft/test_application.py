@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 from pathlib import Path
 
 import pytest
@@ -323,6 +324,22 @@ def test_proposals_of_canonical_transactions_are_accepted_and_no_others(
     assert status(owes(maker), owes(maker, 0), Tick(1, 2).encode()) == accept
     assert status() == accept
     assert status(owes(maker), b"junk") == reject
+
+
+@pytest.mark.parametrize(
+    "junk", [b"\xff" * 64, b"\x05abc", b"\x03\xff\xff\xff", b"GET / HTTP/1.1\r\n\r\n", b""]
+)
+def test_whoever_speaks_another_protocol_is_left_and_nothing_else_happens(
+    engine: Engine, maker: Maker, junk: bytes
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stranger:
+        stranger.settimeout(30)
+        stranger.connect(str(engine.path))
+        stranger.sendall(junk)
+        stranger.shutdown(socket.SHUT_WR)
+        assert stranger.recv(100) == b""
+    assert engine.block(owes(maker)).tx_results[0].code == 0
+    assert engine.told.failures == []
 
 
 def test_the_calls_that_a_ledger_has_no_use_for_are_answered(engine: Engine) -> None:
