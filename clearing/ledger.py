@@ -193,11 +193,9 @@ _RULES: dict[InstructionKind, _Rule] = {
     # A net payer whose licence has ended may still pay what was netted while it was in force.
     InstructionKind.SET_SETTLEMENT_SCRIPT: _Rule(_OBLIGORS_ONLY, True, legs.set_script),
     InstructionKind.NAME_COINS: _Rule(_OBLIGORS_ONLY, False, legs.name_coins),
-    InstructionKind.OFFER_LEG: _Rule((Role.CENTRAL_BANK,), True, legs.offer, KeyUse.NODE),
+    InstructionKind.OFFER_LEG: _Rule((Role.CENTRAL_BANK,), True, legs.offer),
     InstructionKind.REFUSE_LEG: _Rule(_OBLIGORS_ONLY, False, legs.refuse),
-    InstructionKind.REPORT_SIGNING: _Rule(
-        (Role.CENTRAL_BANK,), True, legs.report_signing, KeyUse.NODE
-    ),
+    InstructionKind.REPORT_SIGNING: _Rule((Role.CENTRAL_BANK,), True, legs.report_signing),
     InstructionKind.REPORT_HEADERS: _Rule(_WATCHERS, True, mined.report_headers, KeyUse.NODE),
     InstructionKind.SHOW_TRANSACTION: _Rule(_WATCHERS, True, mined.show_transaction, KeyUse.NODE),
     InstructionKind.RECAST_CYCLE: _Rule((Role.CENTRAL_BANK, Role.OPERATOR), True, legs.recast),

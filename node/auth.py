@@ -66,6 +66,8 @@ RULES: Mapping[str, Rule] = {
     f"{_V1}ParticipantService/ListUnsettled": Rule.OWN,
     f"{_V1}ParticipantService/GetReason": Rule.OWN,
     f"{_V1}ParticipantService/GetReceipt": Rule.OWN,
+    f"{_V1}ParticipantService/GetLeg": Rule.OWN,
+    f"{_V1}ParticipantService/ListMinedCoin": Rule.OWN,
     f"{_V1}ParticipantService/WatchCheckpoints": Rule.PUBLIC,
     f"{_V1}AuditService/GetCheckpoint": Rule.PUBLIC,
     f"{_V1}AuditService/GetInclusionProof": Rule.PUBLIC,

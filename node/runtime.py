@@ -267,6 +267,7 @@ class Runtime:
         begin()
         if worker is not None:
             self._run_beside(worker.run())
+            self._run_beside(self._chain_watch(store))
         await server.set_serving(serving=True)
         self._observe(store)
         tip = store.tip
@@ -423,6 +424,20 @@ class Runtime:
             lambda: self.member.registry.by_name(config.node_name),
         )
         return worker
+
+    def _chain_watch(self, store: Store) -> Coroutine[None, None, None]:
+        """Return what follows the Bitcoin chain for settlement and mined coin, beside the worker that anchors."""
+        watching = importlib.import_module("node.workers.chain_watch")
+        rpc = importlib.import_module("node.workers.anchoring.rpc")
+        config = self.config
+        watch = watching.ChainWatch(
+            rpc.BitcoinRpc(config.bitcoin_rpc_url, config.bitcoin_cookie_path),
+            self.clerk,
+            store,
+            lambda: self.member.registry,
+        )
+        running: Coroutine[None, None, None] = watch.run(config.anchor_poll_ms / 1_000)
+        return running
 
     async def _serve(self, trust: Trust, anchoring: AnchoringWorker | None) -> NodeServer:
         config, member = self.config, self.member

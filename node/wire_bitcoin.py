@@ -1,4 +1,4 @@
-"""What the wire says of Bitcoin: actions of governance as lines for people.
+"""What the wire says of Bitcoin: legs, mined coin, and actions of governance as lines for people.
 
 Lives here: those. May not live here: other messages (wire.py).
 """
@@ -6,10 +6,15 @@ Lives here: those. May not live here: other messages (wire.py).
 from __future__ import annotations
 
 from clearing.bitcoin.next_header import BitcoinNetwork, header_hash
+from clearing.bitcoin.settlement import Payee
 from clearing.bitcoin.transaction import shown
-from clearing.errors import invariant
+from clearing.errors import DecodeError, invariant
 from clearing.rules.bitcoin_terms import PayoutKind
+from clearing.rules.legs import Leg, NamedCoins
+from clearing.rules.mined import Batch, Draw
 from clearing.rules.registry import Action, ActionKind
+from node.pb.v1 import participant_pb2
+from node.queries_bitcoin import LegRow, MinedCoin
 
 BITCOIN_ACTIONS = (
     ActionKind.SET_BITCOIN_CHAIN,
@@ -18,6 +23,72 @@ BITCOIN_ACTIONS = (
     ActionKind.SET_PAYOUT_SCRIPT,
     ActionKind.SET_TAX_RULE,
 )
+
+
+def leg_message(row: LegRow) -> participant_pb2.GetLegResponse:
+    """Return a leg, without the head that it is as of."""
+    return participant_pb2.GetLegResponse(
+        leg=row.leg.encode(),
+        payers=[
+            participant_pb2.LegPayer(
+                participant=number,
+                debit_sat=str(debit),
+                coins=b"" if named is None else named.encode(),
+            )
+            for number, debit, named in row.payers
+        ],
+        payees=[
+            participant_pb2.LegPayee(
+                participant=one.participant, amount_sat=str(one.amount_sat), script=one.script
+            )
+            for one in row.payees
+        ],
+    )
+
+
+def leg_of(cycle: int, message: participant_pb2.GetLegResponse) -> LegRow:
+    """Read a leg.
+
+    Raises: DecodeError: a field that is none.
+    """
+    payers = tuple(
+        (
+            one.participant,
+            _satoshi(one.debit_sat),
+            NamedCoins.decode(one.coins) if one.coins else None,
+        )
+        for one in message.payers
+    )
+    payees = tuple(
+        Payee(one.participant, _satoshi(one.amount_sat), one.script) for one in message.payees
+    )
+    return LegRow(cycle, Leg.decode(message.leg), payers, payees)
+
+
+def _satoshi(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 20:
+        raise DecodeError("an amount in satoshi is a decimal string")
+    return int(text)
+
+
+def mined_message(coin: MinedCoin) -> participant_pb2.ListMinedCoinResponse:
+    """Return declared mined coin, without the head that it is as of."""
+    return participant_pb2.ListMinedCoinResponse(
+        batches=[
+            participant_pb2.MinedBatch(miner=miner, log_index=index, batch=batch.encode())
+            for miner, index, batch in coin.batches
+        ],
+        draws=[one.encode() for one in coin.draws],
+    )
+
+
+def mined_of(message: participant_pb2.ListMinedCoinResponse) -> MinedCoin:
+    """Read declared mined coin.
+
+    Raises: DecodeError: a row that is none.
+    """
+    batches = tuple((one.miner, one.log_index, Batch.decode(one.batch)) for one in message.batches)
+    return MinedCoin(batches, tuple(Draw.decode(one) for one in message.draws))
 
 
 def bitcoin_action_text(action: Action) -> str:

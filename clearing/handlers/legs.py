@@ -3,7 +3,7 @@
 Lives here: how those instructions and moments change a draft. May not live here: the transaction (clearing/bitcoin), the lifecycle
 (rules/legs.py), signing and sending (node/settlement).
 
-Facts that only a node can know are signed by its node key and named as such: that everybody signed, that somebody did not.
+That everybody signed, or that somebody did not, is the settlement agent's own signed word, for nobody else can know.
 What the chain shows is believed from nobody: the transaction is proved in a block of the best chain as headers report it.
 """
 
@@ -115,8 +115,8 @@ def name_coins(draft: Draft, instruction: Instruction, named: NamedCoins) -> Out
 
 
 def offer(draft: Draft, instruction: Instruction, values: dict[str, Any]) -> Outcome:
-    """Fix the fee rate and with it the transaction; the agent's node says so when all coins are named and all else is paid in."""
-    # The agent's node puts the transaction before the payers.
+    """Fix the fee rate and with it the transaction; the agent says so when all coins are named and all else is paid in."""
+    # The agent puts the transaction before the payers.
     if instruction.actor != draft.registry.settlement_agent:
         return refused(RejectCode.NOT_A_PARTY)
     number = values["cycle"]
@@ -152,7 +152,7 @@ def refuse(draft: Draft, instruction: Instruction, values: dict[str, Any]) -> Ou
 
 
 def report_signing(draft: Draft, instruction: Instruction, values: dict[str, Any]) -> Outcome:
-    """The agent's node says that every payer has signed, or after the deadline who has not."""
+    """The agent says that every payer has signed, or after the deadline who has not."""
     if instruction.actor != draft.registry.settlement_agent:
         return refused(RejectCode.NOT_A_PARTY)
     number = values["cycle"]
@@ -217,12 +217,19 @@ def follow_chain(draft: Draft) -> None:
     """Bring mined legs to where the best chain has them: deep enough, or out of it again."""
     for number in draft.running_cycles():
         leg = leg_of(draft, number)
-        if leg is None or leg.state is not LegState.MINED:
+        if leg is None or not leg.may_be_mined:
             continue
-        if chain.in_best_chain(draft, leg.block_hash) is None:
+        is_held = chain.in_best_chain(draft, leg.block_hash) is not None
+        if leg.state is LegState.BROADCAST:
+            # The block that held it before a reorganisation may come back with another.
+            if is_held:
+                state = LIFECYCLE.require(leg.state, LegState.MINED)
+                set_leg(draft, number, replace(leg, state=state))
+                _move(draft, number, leg, InstructionState.EVIDENCED, leg.txid)
+            continue
+        if not is_held:
             state = LIFECYCLE.require(leg.state, LegState.BROADCAST)
-            back = replace(leg, state=state, block_hash=bytes(32), block_height=0)
-            set_leg(draft, number, back)
+            set_leg(draft, number, replace(leg, state=state))
             _move(draft, number, leg, InstructionState.PENDING, bytes(32))
         elif chain.depth_of(draft, leg.block_height) >= leg.depth:
             state = LIFECYCLE.require(leg.state, LegState.CONFIRMED)

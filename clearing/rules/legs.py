@@ -61,7 +61,7 @@ class LegCause(enum.IntEnum):
     NO_COINS = 2
     """A payer had not named its coins by the deadline."""
     NOT_SIGNED = 3
-    """A payer had not signed by the deadline, on the signed word of the settlement agent's node."""
+    """A payer had not signed by the deadline, on the settlement agent's signed word."""
     SPENT = 4
     """A payer's coin was spent by another transaction, which the chain shows."""
     NOT_OFFERED = 5
@@ -93,8 +93,8 @@ LIFECYCLE = Lifecycle(
 class Leg:
     """One cycle's leg. depth, fee_rate_max: as governed when the cycle was netted. deadline_ms: block time.
 
-    payers, payees: numbers of each. fee_rate and txid: zero before the offer. block_hash, block_height: where it is mined, zero
-    before. culprit: NOBODY unless `cause` has one.
+    payers, payees: numbers of each. fee_rate and txid: zero before the offer. block_hash, block_height: where it is mined, or
+    was before a reorganisation, zero before. culprit: NOBODY unless `cause` has one.
     """
 
     asset: int

@@ -18,7 +18,7 @@ A file is a list of objects, each with "action" and that action's fields; times 
     {"action": "set-timetable", "cut_offs": ["11:00", "16:30"]}                       UTC
     {"action": "set-cap", "participant", "asset", "amount": "UNITS" or null}
 
-What is left out stays as it is. Participants are named by name or LEI, assets by name.
+and those about Bitcoin in actions_bitcoin.py. What is left out stays as it is. Participants are named by name or LEI, assets by name.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from clearing.rules.registry import (
     Registry,
 )
 from clearing.types import AMOUNT_MAX, LicenceStatus, NettingMethod, Role
+from node.cli.actions_bitcoin import BITCOIN_READERS
 from node.cli.errors import WrongUseError
 from node.cli.obligation_file import parse_due_ms
 
@@ -231,6 +232,7 @@ _READERS: dict[str, tuple[ActionKind, Callable[[_Fields, Registry], Any]]] = {
     "set-parameters": (ActionKind.SET_PARAMETERS, _set_parameters),
     "set-timetable": (ActionKind.SET_TIMETABLE, _set_timetable),
     "set-cap": (ActionKind.SET_CAP, _set_cap),
+    **BITCOIN_READERS,
 }
 
 

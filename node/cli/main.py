@@ -54,6 +54,8 @@ GROUPS: dict[str, Place] = {
         "node.cli.cycles", "instruction_app", "Settle: evidence, confirm, fail.", _NET
     ),
     "anchor": Place("node.cli.anchors", "app", "Checkpoints in Bitcoin, and proofs.", _PROVE),
+    "settle": Place("node.cli.settle", "app", "Bitcoin nets by one transaction.", _NET),
+    "miner": Place("node.cli.miners", "app", "Declare and report mined coin.", _PARTICIPATE),
     "audit": Place("node.cli.audit", "app", "Check and query the whole ledger.", _PROVE),
     "tiles": Place("node.cli.proofs", "tiles_app", "The log as static files.", _PROVE),
     "governance": Place("node.cli.governance", "app", "Change register and parameters.", _OPERATE),

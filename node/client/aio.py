@@ -48,6 +48,7 @@ from node.queries import (
     SettlementFilter,
     SettlementRow,
 )
+from node.queries_bitcoin import LegRow, MinedCoin
 from node.services.facade import AnchoringStatus, NodeStatus
 from node.wire_anchors import AnchorProofs
 
@@ -242,6 +243,22 @@ class AsyncClient:
     async def reason(self, submission: int, item: int, *, everyone: bool = False) -> Explanation:
         """Return why an obligation is not discharged, and the cheapest change that would discharge it."""
         return await self._run(self._session.reader.reason(submission, item, everyone=everyone))
+
+    async def network_id(self) -> bytes:
+        """Return the network's id, proven under a final checkpoint."""
+        return await self._run(self._session.reader.network_id())
+
+    async def leg(self, cycle: int) -> LegRow:
+        """Return the Bitcoin leg of a cycle; for its parties and supervisors."""
+        return await self._run(self._session.reader.leg(cycle))
+
+    async def mined_coin(self) -> MinedCoin:
+        """Return declared mined coin: one's own, or everybody's for a supervisor."""
+        return await self._run(self._session.reader.mined_coin())
+
+    async def instruct(self, kind: InstructionKind, payload: bytes) -> Recorded:
+        """Sign and record an instruction for which there is no method of its own; payload: its canonical bytes."""
+        return await self._run(self._session.writer.instruct(kind, payload))
 
     async def proposals(self, *, rows_max: int | None = None) -> tuple[ProposalRow, ...]:
         """List governance proposals."""

@@ -16,7 +16,7 @@ from clearing.errors import DecodeError
 from clearing.handlers.reasons import Explanation
 from clearing.rules.positions import Position
 from clearing.types import CycleState, InstructionState, ObligationState
-from node import wire, wire_netting
+from node import wire, wire_bitcoin, wire_netting
 from node.anchor_queries import AnchorRow
 from node.client.calls import Call, Operation
 from node.client.errors import BadAnswerError
@@ -34,6 +34,7 @@ from node.queries import (
     SettlementFilter,
     SettlementRow,
 )
+from node.queries_bitcoin import LegRow, MinedCoin
 from node.services.facade import AnchoringStatus, NodeStatus
 from node.wire_anchors import AnchorProofs, anchor_of, anchoring_of, proofs_of
 from node.wire_nodes import status_of
@@ -147,6 +148,27 @@ class Reader:
             if not answer.next_page_token:
                 return _read(wire.cycle_of, answer.cycle), tuple(assets.values())
             query.page_token = answer.next_page_token
+
+    def network_id(self) -> Operation[bytes]:
+        """Return the network's id, proven under a final checkpoint."""
+        seen = yield from self._trust.ready()
+        return seen.network_id
+
+    def leg(self, cycle: int) -> Operation[LegRow]:
+        """Return the Bitcoin leg of a cycle."""
+        yield from self._trust.ready()
+        request = participant_pb2.GetLegRequest(cycle=cycle)
+        answer = yield Call(f"{PARTICIPANT}GetLeg", request, participant_pb2.GetLegResponse)
+        return _read(lambda message: wire_bitcoin.leg_of(cycle, message), answer)
+
+    def mined_coin(self) -> Operation[MinedCoin]:
+        """Return declared mined coin: the caller's own, or everybody's for a supervisor."""
+        yield from self._trust.ready()
+        request = participant_pb2.ListMinedCoinRequest()
+        answer = yield Call(
+            f"{PARTICIPANT}ListMinedCoin", request, participant_pb2.ListMinedCoinResponse
+        )
+        return _read(wire_bitcoin.mined_of, answer)
 
     def unsettled(
         self, cycle: int, *, everyone: bool, rows_max: int | None

@@ -48,6 +48,7 @@ from node.queries import (
     SettlementFilter,
     SettlementRow,
 )
+from node.queries_bitcoin import LegRow, MinedCoin
 from node.services.facade import AnchoringStatus, NodeStatus
 from node.wire_anchors import AnchorProofs
 
@@ -243,6 +244,22 @@ class Client:
     def reason(self, submission: int, item: int, *, everyone: bool = False) -> Explanation:
         """Return why an obligation is not discharged, and the cheapest change that would discharge it."""
         return self._run(self._session.reader.reason(submission, item, everyone=everyone))
+
+    def network_id(self) -> bytes:
+        """Return the network's id, proven under a final checkpoint."""
+        return self._run(self._session.reader.network_id())
+
+    def leg(self, cycle: int) -> LegRow:
+        """Return the Bitcoin leg of a cycle; for its parties and supervisors."""
+        return self._run(self._session.reader.leg(cycle))
+
+    def mined_coin(self) -> MinedCoin:
+        """Return declared mined coin: one's own, or everybody's for a supervisor."""
+        return self._run(self._session.reader.mined_coin())
+
+    def instruct(self, kind: InstructionKind, payload: bytes) -> Recorded:
+        """Sign and record an instruction for which there is no method of its own; payload: its canonical bytes."""
+        return self._run(self._session.writer.instruct(kind, payload))
 
     def proposals(self, *, rows_max: int | None = None) -> tuple[ProposalRow, ...]:
         """List governance proposals."""

@@ -22,7 +22,7 @@ from clearing.records.obligation import SECRET_BYTES, items_view
 from clearing.records.submission import Submission
 from clearing.records.transaction import Transaction, actor_of, decode_transaction
 from clearing.types import CycleState, InstructionState, ObligationState
-from node import queries, wire, wire_netting
+from node import queries, queries_bitcoin, wire, wire_bitcoin, wire_netting
 from node.auth import Caller, caller
 from node.pb.v1 import participant_pb2, participant_pb2_grpc, types_pb2
 from node.rpc_errors import Refusal, malformed, refusal, rejection
@@ -212,6 +212,38 @@ class ParticipantService(participant_pb2_grpc.ParticipantServiceServicer):
                 assets=map(wire.cycle_asset_message, with_potentials(view, found.rows)),
                 as_of=wire.head_message(view.tip),
             )
+
+        return await self._reading.view(read)
+
+    async def GetLeg(self, request: participant_pb2.GetLegRequest, context: Any) -> Any:
+        """Show the Bitcoin leg of a cycle to its parties and to supervisors."""
+        del context
+        self._reading.require_state()
+        who = caller()
+
+        def read(view: LedgerView) -> participant_pb2.GetLegResponse:
+            row = queries_bitcoin.leg(view, request.cycle)
+            if row is None or not (who.is_supervisor or who.number in row.parties):
+                raise refusal(Refusal.NOT_FOUND, f"cycle {request.cycle} has no leg of yours")
+            answer = wire_bitcoin.leg_message(row)
+            answer.as_of.CopyFrom(wire.head_message(view.tip))
+            return answer
+
+        return await self._reading.view(read)
+
+    async def ListMinedCoin(
+        self, request: participant_pb2.ListMinedCoinRequest, context: Any
+    ) -> Any:
+        """List declared mined coin: the caller's own, or everybody's for a supervisor."""
+        del request, context
+        self._reading.require_state()
+        who = caller()
+
+        def read(view: LedgerView) -> participant_pb2.ListMinedCoinResponse:
+            found = queries_bitcoin.mined_coin(view, None if who.is_supervisor else who.number)
+            answer = wire_bitcoin.mined_message(found)
+            answer.as_of.CopyFrom(wire.head_message(view.tip))
+            return answer
 
         return await self._reading.view(read)
 

@@ -13,8 +13,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from btclib import bip322
 from btclib.exceptions import BTClibException
+from btclib.key import PrvKeyData
 from btclib.psbt import Psbt, ecdsa_sig_hash, taproot_sig_hash
+from btclib.script.script_pub_key import ScriptPubKey
 from embit import bip32, ec, script
 from embit.base import EmbitError
 
@@ -159,3 +162,10 @@ def _sign_input(psbt: Psbt, number: int, keys: Mapping[bytes, Any]) -> None:
         one.sig_hash_type = None
         message = taproot_sig_hash(psbt, number)
         one.taproot_key_spend_signature = key.taproot_tweak().schnorr_sign(message).serialize()
+
+
+def sign_message(key: Any, script_: bytes, message: bytes) -> bytes:
+    """Return the BIP 322 simple signature (the witness's bytes) of a message by the key of a settlement script."""
+    secret = PrvKeyData(int.from_bytes(key.secret, "big"))
+    address = ScriptPubKey(script_).address
+    return bytes(bip322.sign(message, secret, address).serialize())

@@ -67,7 +67,7 @@ def naming(net: Core, actor: int, *coins: object, cycle: int = 1) -> Transaction
 def offering(bitcoin: Bitcoin, fee_rate: int = 2_000, cycle: int = 1) -> Transaction:
     """Offer the transaction."""
     payload = OFFER_LAYOUT.encode(cycle=cycle, fee_rate=fee_rate)
-    return bitcoin.stated(Kind.OFFER_LEG, CB, payload)
+    return signed(bitcoin.net, CB, Kind.OFFER_LEG, payload)
 
 
 def showing(bitcoin: Bitcoin, proof: TransactionProof) -> Transaction:
@@ -185,7 +185,7 @@ def offer_before_coins(net: Core) -> Transaction:
 
 @case(R.NOT_A_PARTY)
 def offer_by_another_node(net: Core) -> Transaction:
-    bitcoin = leg(net)
+    leg(net)
     second = replace(
         participant("bank-2", Role.CENTRAL_BANK, 40),
         node_key=node_key("bank-2").public_key().public_bytes_raw(),
@@ -193,7 +193,8 @@ def offer_by_another_node(net: Core) -> Transaction:
     net.enact(Action(ActionKind.ADD_PARTICIPANT, second))
     number = len(net.state.registry.participants) - 1
     payload = OFFER_LAYOUT.encode(cycle=1, fee_rate=2_000)
-    return bitcoin.stated(Kind.OFFER_LEG, number, payload, node_key("bank-2"))
+    net.roles = (*net.roles, ("bank-2", Role.CENTRAL_BANK))
+    return signed(net, number, Kind.OFFER_LEG, payload)
 
 
 @case(R.NOT_A_PAYER)
@@ -251,16 +252,16 @@ def a_fee_below_the_least(net: Core) -> Transaction:
 
 @case(R.DEADLINE_AHEAD)
 def unsigned_before_the_deadline(net: Core) -> Transaction:
-    bitcoin = offered(net)
+    offered(net)
     payload = SIGNING_LAYOUT.encode(cycle=1, signed=0, participant=P01, transaction_hash=bytes(32))
-    return bitcoin.stated(Kind.REPORT_SIGNING, CB, payload)
+    return signed(net, CB, Kind.REPORT_SIGNING, payload)
 
 
 @case(R.MALFORMED)
 def signed_by_all_and_not_by_one(net: Core) -> Transaction:
-    bitcoin = offered(net)
+    offered(net)
     payload = SIGNING_LAYOUT.encode(cycle=1, signed=1, participant=P01, transaction_hash=bytes(32))
-    return bitcoin.stated(Kind.REPORT_SIGNING, CB, payload)
+    return signed(net, CB, Kind.REPORT_SIGNING, payload)
 
 
 @case(R.MALFORMED)

@@ -171,7 +171,7 @@ class Bitcoin:
     def offer(self, cycle: int, fee_rate: int = 2_000) -> ledger.Outcome:
         """Offer the transaction."""
         payload = OFFER_LAYOUT.encode(cycle=cycle, fee_rate=fee_rate)
-        return self.state(Kind.OFFER_LEG, CB, payload)
+        return self.give(Kind.OFFER_LEG, CB, payload)
 
     def refuse(self, actor: int, cycle: int) -> ledger.Outcome:
         """Refuse to pay."""
@@ -183,11 +183,11 @@ class Bitcoin:
 
     def all_signed(self, cycle: int) -> ledger.Outcome:
         """Report that every payer has signed."""
-        return self.state(Kind.REPORT_SIGNING, CB, self._signing(cycle, 1, NOBODY))
+        return self.give(Kind.REPORT_SIGNING, CB, self._signing(cycle, 1, NOBODY))
 
     def unsigned(self, cycle: int, culprit: int) -> ledger.Outcome:
         """Report that a payer has not signed."""
-        return self.state(Kind.REPORT_SIGNING, CB, self._signing(cycle, 0, culprit))
+        return self.give(Kind.REPORT_SIGNING, CB, self._signing(cycle, 0, culprit))
 
     @staticmethod
     def _signing(cycle: int, signed: int, participant: int) -> bytes:

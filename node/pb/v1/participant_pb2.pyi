@@ -562,6 +562,211 @@ class GetCycleResponse(_message.Message):
 Global___GetCycleResponse: _TypeAlias = GetCycleResponse  # noqa: Y015
 
 @_typing.final
+class GetLegRequest(_message.Message):
+    """Whose leg."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CYCLE_FIELD_NUMBER: _builtins.int
+    cycle: _builtins.int
+    """Number of the cycle."""
+    def __init__(
+        self,
+        *,
+        cycle: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cycle", b"cycle"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLegRequest: _TypeAlias = GetLegRequest  # noqa: Y015
+
+@_typing.final
+class LegPayer(_message.Message):
+    """One payer of a leg and the coins that it has named."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTICIPANT_FIELD_NUMBER: _builtins.int
+    DEBIT_SAT_FIELD_NUMBER: _builtins.int
+    COINS_FIELD_NUMBER: _builtins.int
+    participant: _builtins.int
+    """Its registry number. Agreed."""
+    debit_sat: _builtins.str
+    """What it owes net, a decimal string of satoshi. Agreed."""
+    coins: _builtins.bytes
+    """Canonical bytes of "coins for a leg" (README, byte layouts); empty before it has named any. Agreed."""
+    def __init__(
+        self,
+        *,
+        participant: _builtins.int = ...,
+        debit_sat: _builtins.str = ...,
+        coins: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coins", b"coins", "debit_sat", b"debit_sat", "participant", b"participant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LegPayer: _TypeAlias = LegPayer  # noqa: Y015
+
+@_typing.final
+class LegPayee(_message.Message):
+    """One payee of a leg."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTICIPANT_FIELD_NUMBER: _builtins.int
+    AMOUNT_SAT_FIELD_NUMBER: _builtins.int
+    SCRIPT_FIELD_NUMBER: _builtins.int
+    participant: _builtins.int
+    """Its registry number. Agreed."""
+    amount_sat: _builtins.str
+    """What it is owed net, a decimal string of satoshi. Agreed."""
+    script: _builtins.bytes
+    """The script that it had registered when the cycle was netted. Agreed."""
+    def __init__(
+        self,
+        *,
+        participant: _builtins.int = ...,
+        amount_sat: _builtins.str = ...,
+        script: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_sat", b"amount_sat", "participant", b"participant", "script", b"script"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LegPayee: _TypeAlias = LegPayee  # noqa: Y015
+
+@_typing.final
+class GetLegResponse(_message.Message):
+    """A leg."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEG_FIELD_NUMBER: _builtins.int
+    PAYERS_FIELD_NUMBER: _builtins.int
+    PAYEES_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
+    leg: _builtins.bytes
+    """Canonical bytes of the leg's row (clearing/rules/legs.py). Agreed."""
+    @_builtins.property
+    def payers(self) -> _containers.RepeatedCompositeFieldContainer[Global___LegPayer]:
+        """Its payers, ascending. Agreed."""
+
+    @_builtins.property
+    def payees(self) -> _containers.RepeatedCompositeFieldContainer[Global___LegPayee]:
+        """Its payees, ascending. Agreed."""
+
+    @_builtins.property
+    def as_of(self) -> _types_pb2.LedgerHead:
+        """What this answer describes."""
+
+    def __init__(
+        self,
+        *,
+        leg: _builtins.bytes = ...,
+        payers: _abc.Iterable[Global___LegPayer] | None = ...,
+        payees: _abc.Iterable[Global___LegPayee] | None = ...,
+        as_of: _types_pb2.LedgerHead | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "leg", b"leg", "payees", b"payees", "payers", b"payers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLegResponse: _TypeAlias = GetLegResponse  # noqa: Y015
+
+@_typing.final
+class ListMinedCoinRequest(_message.Message):
+    """Nothing to choose."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMinedCoinRequest: _TypeAlias = ListMinedCoinRequest  # noqa: Y015
+
+@_typing.final
+class MinedBatch(_message.Message):
+    """One declared output."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MINER_FIELD_NUMBER: _builtins.int
+    LOG_INDEX_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
+    miner: _builtins.int
+    """Registry number of the miner. Agreed."""
+    log_index: _builtins.int
+    """Log index of the declaration. Agreed."""
+    batch: _builtins.bytes
+    """Canonical bytes of its row (clearing/rules/mined.py). Agreed."""
+    def __init__(
+        self,
+        *,
+        miner: _builtins.int = ...,
+        log_index: _builtins.int = ...,
+        batch: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "log_index", b"log_index", "miner", b"miner"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MinedBatch: _TypeAlias = MinedBatch  # noqa: Y015
+
+@_typing.final
+class ListMinedCoinResponse(_message.Message):
+    """Declared mined coin."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCHES_FIELD_NUMBER: _builtins.int
+    DRAWS_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def batches(self) -> _containers.RepeatedCompositeFieldContainer[Global___MinedBatch]:
+        """Declarations, ascending by miner and log index. Agreed."""
+
+    @_builtins.property
+    def draws(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Canonical bytes of each draw, ascending by submission and item. Agreed."""
+
+    @_builtins.property
+    def as_of(self) -> _types_pb2.LedgerHead:
+        """What this answer describes."""
+
+    def __init__(
+        self,
+        *,
+        batches: _abc.Iterable[Global___MinedBatch] | None = ...,
+        draws: _abc.Iterable[_builtins.bytes] | None = ...,
+        as_of: _types_pb2.LedgerHead | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "batches", b"batches", "draws", b"draws"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMinedCoinResponse: _TypeAlias = ListMinedCoinResponse  # noqa: Y015
+
+@_typing.final
 class GetReceiptRequest(_message.Message):
     """What a receipt is wanted for."""
 

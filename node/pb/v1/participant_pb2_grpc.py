@@ -75,6 +75,16 @@ class ParticipantServiceStub:
                 request_serializer=node_dot_pb_dot_v1_dot_participant__pb2.GetCycleRequest.SerializeToString,
                 response_deserializer=node_dot_pb_dot_v1_dot_participant__pb2.GetCycleResponse.FromString,
                 _registered_method=True)
+        self.GetLeg = channel.unary_unary(
+                '/clearing.v1.ParticipantService/GetLeg',
+                request_serializer=node_dot_pb_dot_v1_dot_participant__pb2.GetLegRequest.SerializeToString,
+                response_deserializer=node_dot_pb_dot_v1_dot_participant__pb2.GetLegResponse.FromString,
+                _registered_method=True)
+        self.ListMinedCoin = channel.unary_unary(
+                '/clearing.v1.ParticipantService/ListMinedCoin',
+                request_serializer=node_dot_pb_dot_v1_dot_participant__pb2.ListMinedCoinRequest.SerializeToString,
+                response_deserializer=node_dot_pb_dot_v1_dot_participant__pb2.ListMinedCoinResponse.FromString,
+                _registered_method=True)
         self.ListUnsettled = channel.unary_unary(
                 '/clearing.v1.ParticipantService/ListUnsettled',
                 request_serializer=node_dot_pb_dot_v1_dot_participant__pb2.ListUnsettledRequest.SerializeToString,
@@ -165,6 +175,21 @@ class ParticipantServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetLeg(self, request, context):
+        """Show the Bitcoin leg of a cycle, from which anybody who may see it makes the leg's one transaction. For its payers
+        and payees, and supervisors. Errors: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListMinedCoin(self, request, context):
+        """List declared mined coin and what obligations drew on it: the caller's own, or everybody's for a supervisor.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListUnsettled(self, request, context):
         """List the caller's obligations that a cycle did not discharge wholly, with reasons, by asset, submission and item.
         """
@@ -240,6 +265,16 @@ def add_ParticipantServiceServicer_to_server(servicer, server):
                     servicer.GetCycle,
                     request_deserializer=node_dot_pb_dot_v1_dot_participant__pb2.GetCycleRequest.FromString,
                     response_serializer=node_dot_pb_dot_v1_dot_participant__pb2.GetCycleResponse.SerializeToString,
+            ),
+            'GetLeg': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLeg,
+                    request_deserializer=node_dot_pb_dot_v1_dot_participant__pb2.GetLegRequest.FromString,
+                    response_serializer=node_dot_pb_dot_v1_dot_participant__pb2.GetLegResponse.SerializeToString,
+            ),
+            'ListMinedCoin': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMinedCoin,
+                    request_deserializer=node_dot_pb_dot_v1_dot_participant__pb2.ListMinedCoinRequest.FromString,
+                    response_serializer=node_dot_pb_dot_v1_dot_participant__pb2.ListMinedCoinResponse.SerializeToString,
             ),
             'ListUnsettled': grpc.unary_unary_rpc_method_handler(
                     servicer.ListUnsettled,
@@ -479,6 +514,60 @@ class ParticipantService:
             '/clearing.v1.ParticipantService/GetCycle',
             node_dot_pb_dot_v1_dot_participant__pb2.GetCycleRequest.SerializeToString,
             node_dot_pb_dot_v1_dot_participant__pb2.GetCycleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLeg(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/clearing.v1.ParticipantService/GetLeg',
+            node_dot_pb_dot_v1_dot_participant__pb2.GetLegRequest.SerializeToString,
+            node_dot_pb_dot_v1_dot_participant__pb2.GetLegResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMinedCoin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/clearing.v1.ParticipantService/ListMinedCoin',
+            node_dot_pb_dot_v1_dot_participant__pb2.ListMinedCoinRequest.SerializeToString,
+            node_dot_pb_dot_v1_dot_participant__pb2.ListMinedCoinResponse.FromString,
             options,
             channel_credentials,
             insecure,

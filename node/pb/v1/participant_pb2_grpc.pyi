@@ -64,6 +64,12 @@ class ParticipantServiceStub:
     """List all cycles, ascending."""
     GetCycle: _grpc.UnaryUnaryMultiCallable[_participant_pb2.GetCycleRequest, _participant_pb2.GetCycleResponse]
     """Show one cycle with the caller's own net positions. Errors: NOT_FOUND."""
+    GetLeg: _grpc.UnaryUnaryMultiCallable[_participant_pb2.GetLegRequest, _participant_pb2.GetLegResponse]
+    """Show the Bitcoin leg of a cycle, from which anybody who may see it makes the leg's one transaction. For its payers
+    and payees, and supervisors. Errors: NOT_FOUND.
+    """
+    ListMinedCoin: _grpc.UnaryUnaryMultiCallable[_participant_pb2.ListMinedCoinRequest, _participant_pb2.ListMinedCoinResponse]
+    """List declared mined coin and what obligations drew on it: the caller's own, or everybody's for a supervisor."""
     ListUnsettled: _grpc.UnaryUnaryMultiCallable[_participant_pb2.ListUnsettledRequest, _participant_pb2.ListUnsettledResponse]
     """List the caller's obligations that a cycle did not discharge wholly, with reasons, by asset, submission and item."""
     GetReason: _grpc.UnaryUnaryMultiCallable[_participant_pb2.GetReasonRequest, _participant_pb2.GetReasonResponse]
@@ -111,6 +117,12 @@ class ParticipantServiceAsyncStub(ParticipantServiceStub):
     """List all cycles, ascending."""
     GetCycle: _aio.UnaryUnaryMultiCallable[_participant_pb2.GetCycleRequest, _participant_pb2.GetCycleResponse]  # type: ignore[assignment]
     """Show one cycle with the caller's own net positions. Errors: NOT_FOUND."""
+    GetLeg: _aio.UnaryUnaryMultiCallable[_participant_pb2.GetLegRequest, _participant_pb2.GetLegResponse]  # type: ignore[assignment]
+    """Show the Bitcoin leg of a cycle, from which anybody who may see it makes the leg's one transaction. For its payers
+    and payees, and supervisors. Errors: NOT_FOUND.
+    """
+    ListMinedCoin: _aio.UnaryUnaryMultiCallable[_participant_pb2.ListMinedCoinRequest, _participant_pb2.ListMinedCoinResponse]  # type: ignore[assignment]
+    """List declared mined coin and what obligations drew on it: the caller's own, or everybody's for a supervisor."""
     ListUnsettled: _aio.UnaryUnaryMultiCallable[_participant_pb2.ListUnsettledRequest, _participant_pb2.ListUnsettledResponse]  # type: ignore[assignment]
     """List the caller's obligations that a cycle did not discharge wholly, with reasons, by asset, submission and item."""
     GetReason: _aio.UnaryUnaryMultiCallable[_participant_pb2.GetReasonRequest, _participant_pb2.GetReasonResponse]  # type: ignore[assignment]
@@ -203,6 +215,24 @@ class ParticipantServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_participant_pb2.GetCycleResponse, _abc.Awaitable[_participant_pb2.GetCycleResponse]]:
         """Show one cycle with the caller's own net positions. Errors: NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def GetLeg(
+        self,
+        request: _participant_pb2.GetLegRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_participant_pb2.GetLegResponse, _abc.Awaitable[_participant_pb2.GetLegResponse]]:
+        """Show the Bitcoin leg of a cycle, from which anybody who may see it makes the leg's one transaction. For its payers
+        and payees, and supervisors. Errors: NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def ListMinedCoin(
+        self,
+        request: _participant_pb2.ListMinedCoinRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_participant_pb2.ListMinedCoinResponse, _abc.Awaitable[_participant_pb2.ListMinedCoinResponse]]:
+        """List declared mined coin and what obligations drew on it: the caller's own, or everybody's for a supervisor."""
 
     @_abc_1.abstractmethod
     def ListUnsettled(

@@ -148,7 +148,7 @@ def test_an_offer_that_never_comes_is_the_agents_fault() -> None:
     assert (leg.cause, leg.culprit) == (LegCause.NOT_OFFERED, CB)
 
 
-def test_who_has_not_signed_is_named_by_the_agents_node_after_the_deadline_only() -> None:
+def test_who_has_not_signed_is_named_by_the_agent_after_the_deadline_only() -> None:
     net, bitcoin = offered()
     assert bitcoin.unsigned(1, P02).code is R.DEADLINE_AHEAD
     net.block(after_ms=SIGNING_MS)
@@ -323,3 +323,20 @@ def test_terms_of_governance_are_checked() -> None:
     again = [one for one in terms() if one.kind is ActionKind.SET_BITCOIN_CHAIN]
     assert net.propose(1, *again).code is R.ACTION_DUPLICATE
     assert bitcoin.chain.height == 0
+
+
+def test_a_block_that_comes_back_brings_the_transaction_back() -> None:
+    net, bitcoin = offered()
+    before = bitcoin.chain.height
+    (proof,) = bitcoin.mine(bitcoin.template(1).transaction.raw)
+    bitcoin.ok(bitcoin.show(proof))
+    first, branch = bitcoin.chain, bitcoin.chain.fork(before)
+    branch.blocks(2, salt=5)
+    bitcoin.report(branch, before)
+    assert states(net) == {InstructionState.PENDING}
+    held = first.height
+    first.blocks(DEPTH)
+    bitcoin.report(first, held)
+    assert states(net) == {InstructionState.EVIDENCED}
+    bitcoin.mine()
+    assert net.cycle(1).state is CycleState.SETTLED
