@@ -15,6 +15,7 @@ from clearing.bitcoin.next_header import HEADER_BYTES, header_hash
 from clearing.errors import DecodeError, VerificationError
 from node.anchor_check import check_anchor
 from node.anchor_queries import AnchorRow
+from node.cli import anchor_init
 from node.cli.bitcoin import HEADERS_TIMEOUT_S, header_source, parse_pin
 from node.cli.errors import CheckFailedError, WrongUseError
 from node.cli.options import U64_MAX, AsJson
@@ -29,6 +30,8 @@ app = typer.Typer(
     help="Checkpoints anchored in Bitcoin: how they stand, and their OpenTimestamps proofs.",
     no_args_is_help=True,
 )
+
+anchor_init.add_to(app)
 
 AnchorId = Annotated[
     int, typer.Argument(metavar="ID", help="Id of an anchor, see `list`.", min=0, max=U64_MAX)

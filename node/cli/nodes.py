@@ -54,11 +54,12 @@ ConfigPath = Annotated[
 ]
 
 
-def _config_path(path: Path) -> Path:
+def config_path(path: Path) -> Path:
+    """Return the configuration file of an option that names it or its directory."""
     return path / CONFIG_NAME if path.is_dir() else path
 
 
-def _passphrase(config: NodeConfig) -> Passphrase | None:
+def passphrase_of(config: NodeConfig) -> Passphrase | None:
     """Ask for the passphrase of a node's keys where no key file opens them."""
     if config.key_file_path is not None:
         return None
@@ -219,18 +220,18 @@ def run(
 
     An operator's node runs with its consensus engine beside it, both restarted when either ends.
     """
-    path = _config_path(config)
+    path = config_path(config)
     loaded = load_config(path)
     if loaded.role is ReplicaRole.OPERATOR and not supervised:
         from node.supervisor import run as run_pair  # noqa: PLC0415 - only operators need it
 
         extra = ("--confirm-time",) if confirm_time else ()
-        run_pair(path, _passphrase(loaded), extra)
+        run_pair(path, passphrase_of(loaded), extra)
         return
     # It loads the kernels, which only a running node needs.
     from node.runtime import run as run_node  # noqa: PLC0415
 
-    passphrase = _handed_passphrase() if supervised else _passphrase(loaded)
+    passphrase = _handed_passphrase() if supervised else passphrase_of(loaded)
     run_node(path, passphrase=passphrase, confirm_time=confirm_time)
 
 
@@ -314,7 +315,7 @@ def health(config: ConfigPath = Path(CONFIG_NAME), as_json: AsJson = False) -> N
     """Ask the node of this configuration, with its own certificate, whether it serves; exit 1 unless it does."""
     from node.health import check_health  # noqa: PLC0415 - it loads gRPC
 
-    loaded = load_config(_config_path(config))
+    loaded = load_config(config_path(config))
     answer = check_health(loaded)
     _show_facts({"name": loaded.node_name, "health": answer}, as_json=as_json)
     if answer != "SERVING":
@@ -329,9 +330,9 @@ def doctor(
 
     Run it before a node is started, or when one behaves oddly.
     """
-    loaded = load_config(_config_path(config))
+    loaded = load_config(config_path(config))
     findings = examination.examine(
-        loaded, dt.datetime.now(dt.UTC), _store_facts(loaded), _passphrase(loaded)
+        loaded, dt.datetime.now(dt.UTC), _store_facts(loaded), passphrase_of(loaded)
     )
     if as_json:
         print_json([{"check": one.name, "ok": one.ok, "finding": one.sentence} for one in findings])

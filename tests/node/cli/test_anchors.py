@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from node.config import load_config
 from node.testnet.bitcoin import BitcoinChain
 from node.testnet.processes import stop_all
 from node.workers.anchoring.rpc import BitcoinRpc
@@ -154,3 +156,33 @@ def test_who_may_ask_for_what(own: Net) -> None:
     assert refused(2, "anchor", "show", "999", *own.as_("p01"))["code"] == "UNKNOWN_ANCHOR"
     ministry = (*own.as_("ministry"), "--node", "ministry")
     assert refused(1, "anchor", "status", *ministry)["code"] == "NOT_ANCHORING"
+
+
+def test_a_node_gets_its_wallet_afterwards(own: Net, tmp_path: Path) -> None:
+    chain = _chain(own)
+    node = tmp_path / "node"
+    shutil.copytree(
+        own.layout.node_path("central-bank"), node, ignore=shutil.ignore_patterns("data")
+    )
+    (node / "bitcoin.key").unlink()
+    config = node / "node.toml"
+    text = config.read_text()
+    lines = [line for line in text.split("\n") if not line.startswith("bitcoin_")]
+    config.write_text("\n".join(lines))
+    asked = ("anchor", "init", "--config", node, "--bitcoin-node", chain.url)
+    before = config.read_text()
+    # Of another network, and without the password: nothing is changed.
+    cookie = ("--cookie", chain.cookie_path)
+    assert refused(1, *asked, *cookie)["code"] == "BITCOIN_NODE"
+    assert refused(1, *asked, "--network", "regtest")["code"] == "BITCOIN_NODE"
+    assert config.read_text() == before
+    assert not (node / "bitcoin.key").exists()
+    made = facts(*asked, *cookie, "--network", "regtest")
+    assert made["made"] is True
+    assert made["address"].startswith("bcrt1p")
+    assert load_config(config).bitcoin_rpc_url == chain.url
+    again = facts(*asked, *cookie, "--network", "regtest")
+    assert (again["made"], again["address"]) == (False, made["address"])
+    follower = own.layout.node_path("p01")
+    told = ("anchor", "init", "--config", follower, "--bitcoin-node", chain.url)
+    assert "leader or one operator" in refused(2, *told, *cookie, "--network", "regtest")["message"]
