@@ -10,124 +10,33 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 from clearing.errors import RejectCode as R
 from clearing.types import (
     OBLIGORS,
     CycleState,
     InstructionState,
-    LicenceStatus,
+    NettingMethod,
     ObligationState,
     Role,
     SettlementKind,
 )
+from tests.oracle_facts import (
+    Answer,
+    Cycle,
+    Obligation,
+    Party,
+    Proposal,
+    Request,
+    Settlement,
+    Terms,
+)
+from tests.oracle_governance import GovernedOracle
+from tests.oracle_netting import greatest_in_queue_order, is_greatest, loss_by_pairs
 
 DAY_MS = 86_400_000
 GOVERNING = (Role.MINISTRY, Role.CENTRAL_BANK)
-
-
-@dataclass(frozen=True)
-class Party:
-    """A participant; `key` names its signing key."""
-
-    name: str
-    lei: str
-    role: Role
-    status: LicenceStatus
-    expiry_ms: int
-    key: object
-
-    def is_licensed(self, time_ms: int) -> bool:
-        """Return whether the licence is in force."""
-        return self.status is LicenceStatus.ACTIVE and not 0 < self.expiry_ms <= time_ms
-
-
-@dataclass(frozen=True)
-class Terms:
-    """Parameters and timetable."""
-
-    quorum: int
-    lifetime_ms: int
-    timeout_ms: int
-    cut_offs_s: tuple[int, ...] = ()
-
-
-@dataclass
-class Obligation:
-    """One item of a submission and where it stands."""
-
-    debtor: int
-    creditor: int
-    asset: int
-    amount: int
-    due_ms: int
-    faults: tuple[R, ...] = ()
-    state: ObligationState = ObligationState.PROPOSED
-    cycle: int = 0
-
-
-@dataclass
-class Settlement:
-    """One settlement instruction."""
-
-    participant: int
-    asset: int
-    kind: SettlementKind
-    amount: int
-    state: InstructionState = InstructionState.PENDING
-
-
-@dataclass
-class Cycle:
-    """One cycle with its settlement instructions by number."""
-
-    netted_ms: int
-    obligations: int
-    state: CycleState = CycleState.NETTED
-    instructions: list[Settlement] = field(default_factory=list)
-
-    def waiting(self, *kinds: SettlementKind) -> int:
-        """Return how many instructions of these kinds may still be confirmed."""
-        open_states = (InstructionState.PENDING, InstructionState.EVIDENCED)
-        return sum(each.kind in kinds and each.state in open_states for each in self.instructions)
-
-
-@dataclass
-class Proposal:
-    """A proposal with its actions, each (what, values)."""
-
-    created_ms: int
-    actions: tuple[tuple[str, tuple[Any, ...]], ...]
-    approvals: list[int]
-    enacted: bool = False
-
-
-@dataclass(frozen=True)
-class Request:
-    """A signed transaction: `leaf` is equal for equal bytes; `what` and `values` say what is asked.
-
-    what: malformed, submit, affirm, reject, rescind, run, evidence, confirm, fail, pledge, propose, approve.
-    """
-
-    actor: int
-    client_id: bytes
-    leaf: bytes
-    signed_with: object
-    what: str
-    values: tuple[Any, ...] = ()
-    is_committed: bool = True
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a request gets: its log index, or a code, with the bad items by number."""
-
-    code: R
-    index: int = -1
-    repeated: bool = False
-    bad: tuple[tuple[int, R], ...] = ()
 
 
 ROLES_OF = {
@@ -138,7 +47,9 @@ ROLES_OF = {
     "pledge": (Role.CENTRAL_BANK,),
     "propose": GOVERNING,
     "approve": GOVERNING,
+    "solve": (*GOVERNING, Role.OPERATOR),
 }
+WAITING = (ObligationState.AFFIRMED, ObligationState.PARTLY_DISCHARGED)
 WITHOUT_LICENCE = ("evidence", "confirm", "fail")
 ORIGINS = {
     "affirm": (ObligationState.PROPOSED,),
@@ -158,7 +69,7 @@ ENDS = (
 )
 
 
-class Oracle:
+class Oracle(GovernedOracle):
     """The ledger's memory and its rules, block by block."""
 
     def __init__(
@@ -176,11 +87,13 @@ class Oracle:
         self.proposals: dict[int, Proposal] = {}
         self.liquidity: dict[tuple[int, int], int] = {}
         self.caps: dict[tuple[int, int], int | None] = {}
+        self.methods = dict.fromkeys(range(len(assets)), NettingMethod.POSITIONS)
 
     def block(self, time_ms: int, requests: Sequence[Request]) -> list[Answer]:
         """Do what falls due, answer the requests in order, and count a SEAL if anything was recorded."""
         self.time_ms, size = time_ms, self.log_size
         self._expire()
+        self._give_up()
         self._time_out()
         self._timetable()
         answers = [self._answer(request) for request in requests]
@@ -205,13 +118,13 @@ class Oracle:
         """Return payable, receivable, provisional net, paid and received, each summed from the beginning."""
         payable = receivable = locked = paid = received = 0
         for each in self.obligations():
-            owed = each.amount if each.asset == asset else 0
-            if each.state in (ObligationState.AFFIRMED, ObligationState.LOCKED):
+            owed = each.rest if each.asset == asset else 0
+            if each.state in (*WAITING, ObligationState.LOCKED):
                 payable += owed if each.debtor == participant else 0
                 receivable += owed if each.creditor == participant else 0
-            if each.state is ObligationState.LOCKED:
-                locked += owed if each.creditor == participant else 0
-                locked -= owed if each.debtor == participant else 0
+            if each.state is ObligationState.LOCKED and each.asset == asset:
+                locked += each.loses if each.creditor == participant else 0
+                locked -= each.loses if each.debtor == participant else 0
         for cycle in self.cycles.values():
             for each in cycle.instructions:
                 if (each.participant, each.asset) != (participant, asset):
@@ -288,7 +201,8 @@ class Oracle:
         if request.actor >= len(self.parties):
             return R.UNKNOWN_ACTOR
         party = self.parties[request.actor]
-        if request.signed_with != party.key:
+        key = party.node_key if request.what == "solve" else party.key
+        if request.signed_with != key:
             return R.BAD_SIGNATURE
         if not request.is_committed:
             return R.COMMITMENT_MISMATCH
@@ -379,9 +293,7 @@ class Oracle:
         return [
             each
             for each in self.obligations()
-            if each.state is ObligationState.AFFIRMED
-            and licensed[each.debtor]
-            and licensed[each.creditor]
+            if each.state in WAITING and licensed[each.debtor] and licensed[each.creditor]
         ]
 
     def _net(self) -> None:
@@ -389,20 +301,105 @@ class Oracle:
         if not taken:
             return
         number = len(self.cycles) + 1
-        nets: dict[tuple[int, int], int] = {}
-        for each in taken:
-            each.state, each.cycle = ObligationState.LOCKED, number
+        cycle = Cycle(self.time_ms, len(taken))
+        self.cycles[number] = cycle
+        for asset in sorted({each.asset for each in taken}):
+            here = [each for each in taken if each.asset == asset]
+            method = self.methods[asset]
+            if method is NettingMethod.GRIDLOCK:
+                here = greatest_in_queue_order(here, self._allowed(asset))
+            if method is NettingMethod.SETOFF:
+                cycle.awaits.add(asset)
+            for each in here:
+                each.state, each.cycle = ObligationState.LOCKED, number
+            if method is not NettingMethod.SETOFF:
+                self._discharge(cycle, [(each, each.rest) for each in here])
+        if cycle.awaits:
+            self._record()
+        self._complete(number)
+
+    def _allowed(self, asset: int) -> list[int]:
+        """Return the most that each party may pay on balance in one more cycle."""
+        allowed = []
+        for party in range(len(self.parties)):
+            committed = max(0, -self.position(party, asset)[2])
+            limit = self.liquidity.get((party, asset), 0)
+            cap = self.caps.get((party, asset))
+            limit = limit if cap is None else min(limit, cap)
+            allowed.append(max(0, limit - committed))
+        return allowed
+
+    @staticmethod
+    def _discharge(cycle: Cycle, losses: list[tuple[Obligation, int]]) -> None:
+        for each, loses in losses:
+            each.loses = loses
+            cycle.value += loses
             for party, sign in ((each.debtor, -1), (each.creditor, 1)):
                 key = (each.asset, party)
-                nets[key] = nets.get(key, 0) + sign * each.amount
-        cycle = Cycle(self.time_ms, len(taken))
-        for (asset, party), net in sorted(nets.items()):
+                cycle.moves[key] = cycle.moves.get(key, 0) + sign * loses
+
+    def _complete(self, number: int) -> None:
+        cycle = self.cycles[number]
+        if cycle.awaits:
+            return
+        cycle.state, cycle.netted_ms = CycleState.NETTED, self.time_ms
+        for (asset, party), net in sorted(cycle.moves.items()):
             if net:
                 kind = SettlementKind.PAY_IN if net < 0 else SettlementKind.PAY_OUT
                 cycle.instructions.append(Settlement(party, asset, kind, abs(net)))
-        self.cycles[number] = cycle
         self._record()
+        if not cycle.value:
+            cycle.state = CycleState.DEADLOCK
+            self._record()
+            return
         self._advance_cycle(number)
+
+    def _solve(
+        self,
+        _: int,
+        number: int,
+        asset: int,
+        pairs: tuple[tuple[int, int, int], ...],
+        is_proven: bool,
+        potentials: tuple[int, ...],
+    ) -> Answer:
+        """Take a set-off told by pairs; whether its potentials prove it, who made the request says."""
+        del potentials
+        cycle = self.cycles.get(number)
+        if cycle is None or asset not in cycle.awaits:
+            return Answer(R.NO_SOLUTION_AWAITED)
+        held = [each for each in self._held_by(number) if each.asset == asset]
+        allowed = self._allowed(asset)
+        losses = loss_by_pairs(held, pairs, allowed)
+        if losses is None:
+            return Answer(R.SOLUTION_INVALID)
+        if not is_proven:
+            return Answer(R.SOLUTION_NOT_OPTIMAL)
+        assert is_greatest(losses, allowed), "the ledger's own solver was outdone"
+        index = self._record()
+        for each, loses in losses:
+            if not loses:
+                self._give_back(each)
+        self._discharge(cycle, [(each, loses) for each, loses in losses if loses])
+        cycle.awaits.discard(asset)
+        self._complete(number)
+        return Answer(R.OK, index)
+
+    def _give_up(self) -> None:
+        for number, cycle in self.cycles.items():
+            late = self.time_ms >= cycle.cut_off_ms + self.terms.solution_ms
+            if cycle.state is not CycleState.CUT_OFF or not late:
+                continue
+            for each in self._held_by(number):
+                if each.asset in cycle.awaits:
+                    self._give_back(each)
+            cycle.awaits.clear()
+            self._complete(number)
+
+    @staticmethod
+    def _give_back(each: Obligation) -> None:
+        each.state = ObligationState.PARTLY_DISCHARGED if each.paid else ObligationState.AFFIRMED
+        each.cycle = each.loses = 0
 
     def _advance_cycle(self, number: int) -> None:
         cycle = self.cycles[number]
@@ -410,19 +407,26 @@ class Oracle:
             cycle.state = CycleState.FUNDED
         if cycle.state is CycleState.FUNDED and not cycle.waiting(SettlementKind.PAY_OUT):
             cycle.state = CycleState.SETTLED
-            self._release(number, ObligationState.SETTLED)
+            for each in self._held_by(number):
+                each.paid, each.loses = each.paid + each.loses, 0
+                if each.rest:
+                    self._give_back(each)
+                else:
+                    each.state = ObligationState.SETTLED
             self._record()
 
-    def _release(self, number: int, state: ObligationState) -> None:
-        for each in self.obligations():
-            if each.cycle == number and each.state is ObligationState.LOCKED:
-                each.state = state
-                each.cycle = number if state is ObligationState.SETTLED else 0
+    def _held_by(self, number: int) -> list[Obligation]:
+        return [
+            each
+            for each in self.obligations()
+            if each.cycle == number and each.state is ObligationState.LOCKED
+        ]
 
     def _fail_cycle(self, number: int) -> None:
         cycle = self.cycles[number]
         cycle.state = CycleState.FAILED
-        self._release(number, ObligationState.AFFIRMED)
+        for each in self._held_by(number):
+            self._give_back(each)
         self._record()
         for each in list(cycle.instructions):
             if each.state is InstructionState.PENDING:
@@ -503,97 +507,3 @@ class Oracle:
             return Answer(R.UNKNOWN_ASSET)
         self.liquidity[participant, asset] = amount
         return Answer(R.OK, self._record())
-
-    # governance
-
-    def _propose(self, actor: int, actions: tuple[tuple[str, tuple[Any, ...]], ...]) -> Answer:
-        code = self._try(actions)[1]
-        if code is not R.OK:
-            return Answer(code)
-        index = self._record()
-        self.proposals[index] = Proposal(self.time_ms, actions, [actor])
-        self._enact_if_carried(self.proposals[index])
-        return Answer(R.OK, index)
-
-    def _approve(self, actor: int, index: int) -> Answer:
-        if index not in self.proposals:
-            return Answer(R.UNKNOWN_PROPOSAL)
-        proposal = self.proposals[index]
-        if proposal.enacted or self.time_ms >= proposal.created_ms + self.terms.lifetime_ms:
-            return Answer(R.PROPOSAL_CLOSED)
-        if actor in proposal.approvals:
-            return Answer(R.ALREADY_APPROVED)
-        proposal.approvals.append(actor)
-        code = self._enact_if_carried(proposal)
-        if code is not R.OK:
-            proposal.approvals.pop()
-            return Answer(code)
-        return Answer(R.OK, self._record())
-
-    def _enact_if_carried(self, proposal: Proposal) -> R:
-        if len(self.governors() & set(proposal.approvals)) < self.terms.quorum:
-            return R.OK
-        after, code = self._try(proposal.actions)
-        if code is R.OK:
-            self.parties, self.assets = after.parties, after.assets
-            self.terms, self.caps = after.terms, after.caps
-            proposal.enacted = True
-        return code
-
-    def _try(self, actions: tuple[tuple[str, tuple[Any, ...]], ...]) -> tuple[Oracle, R]:
-        """Return a copy of the registers after the actions, and the first refusal."""
-        after = Oracle(self.time_ms, self.parties, self.assets, self.terms)
-        after.caps = dict(self.caps)
-        for what, values in actions:
-            code: R = getattr(after, f"_act_{what}")(*values)
-            if code is not R.OK:
-                return self, code
-        stranded = len(after.governors()) < after.terms.quorum
-        return after, R.GOVERNANCE_STRANDED if stranded else R.OK
-
-    def _act_add_participant(self, party: Party) -> R:
-        for other in self.parties:
-            if other.name == party.name or other.lei == party.lei or other.key == party.key:
-                return R.ACTION_DUPLICATE
-        self.parties.append(party)
-        return R.OK
-
-    def _act_set_licence(self, participant: int, status: int, expiry_ms: int) -> R:
-        if participant >= len(self.parties):
-            return R.ACTION_UNKNOWN_SUBJECT
-        party = self.parties[participant]
-        if status not in list(LicenceStatus) or party.status is LicenceStatus.WITHDRAWN:
-            return R.ACTION_VALUE
-        status = LicenceStatus(status)
-        self.parties[participant] = replace(party, status=status, expiry_ms=expiry_ms)
-        return R.OK
-
-    def _act_rotate_key(self, participant: int, key: object) -> R:
-        if participant >= len(self.parties):
-            return R.ACTION_UNKNOWN_SUBJECT
-        if any(other.key == key for other in self.parties):
-            return R.ACTION_DUPLICATE
-        self.parties[participant] = replace(self.parties[participant], key=key)
-        return R.OK
-
-    def _act_add_asset(self, name: str) -> R:
-        if name in self.assets:
-            return R.ACTION_DUPLICATE
-        self.assets.append(name)
-        return R.OK
-
-    def _act_set_cap(self, participant: int, asset: int, amount: int | None) -> R:
-        if participant >= len(self.parties) or asset >= len(self.assets):
-            return R.ACTION_UNKNOWN_SUBJECT
-        self.caps[participant, asset] = amount
-        return R.OK
-
-    def _act_set_parameters(self, quorum: int, lifetime_ms: int, timeout_ms: int) -> R:
-        self.terms = Terms(quorum, lifetime_ms, timeout_ms, self.terms.cut_offs_s)
-        return R.OK
-
-    def _act_set_timetable(self, cut_offs_s: tuple[int, ...]) -> R:
-        if list(cut_offs_s) != sorted(set(cut_offs_s)) or any(at >= 86_400 for at in cut_offs_s):
-            return R.ACTION_VALUE
-        self.terms = replace(self.terms, cut_offs_s=cut_offs_s)
-        return R.OK

@@ -58,6 +58,7 @@ def layouts() -> str:
         solution.PAIR_LAYOUT,
         solution.POTENTIAL_LAYOUT,
         leaves.GenesisLeaf.LAYOUT,
+        leaves.CycleCutOffLeaf.LAYOUT,
         leaves.CycleNettedLeaf.LAYOUT,
         leaves.CycleEndedLeaf.LAYOUT,
         leaves.ExpiredLeaf.LAYOUT,

@@ -22,7 +22,7 @@ from clearing.handlers.leg_rows import close_leg, may_be_mined, open_leg
 from clearing.log import merkle
 from clearing.netting.gridlock import Unsettled
 from clearing.records.instruction import Instruction
-from clearing.records.leaves import CycleEndedLeaf, CycleNettedLeaf
+from clearing.records.leaves import CycleCutOffLeaf, CycleEndedLeaf, CycleNettedLeaf
 from clearing.rows import Table, key_result, key_u32, key_u64
 from clearing.rules.cycles import LIFECYCLE, Cycle
 from clearing.rules.obligations import LIFECYCLE as OBLIGATION_LIFECYCLE
@@ -103,6 +103,8 @@ def _begin(draft: Draft, taken: tuple[AssetTaken, ...]) -> None:
         result_root=bytes(32),
     )
     draft.set_cycle(number, cycle)
+    if any(one.result.outcome is ResultOutcome.AWAITING for one in netted):
+        draft.record(CycleCutOffLeaf(number, cycle.obligations).encode())
     complete(draft, number)
 
 

@@ -1,6 +1,6 @@
 """The leaves of the log: their kinds, the leaves that the ledger itself writes, and their byte layouts.
 
-Lives here: LeafKind and the fixed-width leaves GENESIS, CYCLE_NETTED, CYCLE_ENDED, EXPIRED,
+Lives here: LeafKind and the fixed-width leaves GENESIS, CYCLE_CUT_OFF, CYCLE_NETTED, CYCLE_ENDED, EXPIRED,
 VALIDATORS, MISBEHAVIOUR and SEAL. Signed leaves
 have modules of their own (submission.py, instruction.py). May not live here: when a leaf is written (ledger.py).
 
@@ -32,6 +32,7 @@ class LeafKind(enum.IntEnum):
     CYCLE_ENDED = 5
     EXPIRED = 6
     SEAL = 7
+    CYCLE_CUT_OFF = 8
     VALIDATORS = 10
     MISBEHAVIOUR = 11
 
@@ -89,6 +90,19 @@ class GenesisLeaf(_LedgerLeaf):
     KIND: ClassVar[LeafKind] = LeafKind.GENESIS
     LAYOUT: ClassVar[Layout] = _leaf_layout(
         "genesis leaf", reserved(6), uint("time_ms", 8), raw("body_hash", 32)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CycleCutOffLeaf(_LedgerLeaf):
+    """A cycle was cut off and waits for solutions of set-offs; without any it is netted in the same block."""
+
+    cycle: int
+    obligations: int
+
+    KIND: ClassVar[LeafKind] = LeafKind.CYCLE_CUT_OFF
+    LAYOUT: ClassVar[Layout] = _leaf_layout(
+        "cycle-cut-off leaf", reserved(2), uint("cycle", 4), uint("obligations", 8)
     )
 
 

@@ -11,22 +11,30 @@ import hashlib
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from clearing import ledger
+from clearing.handlers import solutions
 from clearing.identifiers import make_lei
 from clearing.memory import MemoryStore
+from clearing.netting import wide
+from clearing.netting.engine import Engine
+from clearing.netting.pairs import PairTotals, pair_totals
+from clearing.netting.setoff import set_off
 from clearing.params import Parameters
 from clearing.records import instruction as ins
+from clearing.records.solution import Solution
 from clearing.records.submission import SIGNATURE_BYTES, make_submission
 from clearing.records.transaction import Transaction
 from clearing.rows import Table, key_position, key_u32, key_u64
-from clearing.rules import cycles, governance, obligations, positions, settlement
+from clearing.rules import cycles, governance, obligations, positions, results, settlement
 from clearing.rules.registry import Action, ActionKind, Asset, Cap
 from clearing.state import State
-from clearing.types import LicenceStatus, NettingMethod, Role, SettlementKind
+from clearing.types import CycleState, LicenceStatus, NettingMethod, Role, SettlementKind
 from tests import ledger_kit as kit
-from tests.oracle import Cycle, Obligation, Oracle, Party, Request, Terms
+from tests.oracle import Oracle
+from tests.oracle_facts import Cycle, Obligation, Party, Request, Terms
 
 ROLES = (*kit.ROLES, ("ministry-2", Role.MINISTRY), ("operator", Role.OPERATOR))
 Kind = ins.InstructionKind
@@ -41,8 +49,10 @@ KINDS = {
     "pledge": Kind.SET_LIQUIDITY,
     "propose": Kind.PROPOSE,
     "approve": Kind.APPROVE,
+    "solve": Kind.SOLVE,
     "malformed": Kind.APPROVE,
 }
+NODE_KEY = ("node of the central bank", 0)
 FAULTY_FIELDS = {300: {"version": 2}, 301: {"kind": 9}, 302: {"flags": 1}}
 
 
@@ -75,9 +85,14 @@ def new_party(serial: int, role: Role) -> Party:
 class Twins:
     """The ledger and the oracle side by side."""
 
-    def __init__(self, terms: Terms) -> None:
-        parameters = Parameters(terms.quorum, terms.lifetime_ms, terms.timeout_ms)
+    def __init__(self, terms: Terms, methods: tuple[NettingMethod, ...] = ()) -> None:
+        parameters = _parameters(terms)
         actions = kit.genesis_actions(ROLES, parameters, terms.cut_offs_s)
+        heard = {"participant": kit.CB, "node_key": public_key(NODE_KEY)}
+        further = [Action(ActionKind.SET_NODE_KEY, heard)]
+        for asset, method in enumerate(methods):
+            further.append(Action(ActionKind.SET_METHOD, {"asset": asset, "method": method}))
+        actions += governance.encode_actions(further)
         self.store = MemoryStore()
         self.results = [ledger.genesis(kit.GENESIS_MS, actions)]
         self.store.commit(*self.results)
@@ -87,7 +102,9 @@ class Twins:
             Party(name, make_lei(f"TEST{at:014d}"), role, LicenceStatus.ACTIVE, 0, (name, 0))
             for at, (name, role) in enumerate(ROLES)
         ]
+        parties[kit.CB] = replace(parties[kit.CB], node_key=NODE_KEY)
         self.oracle = Oracle(kit.GENESIS_MS, parties, [asset[0] for asset in kit.ASSETS], terms)
+        self.oracle.methods.update(enumerate(methods))
         self._serial = 0
 
     def fresh(self, width: int) -> bytes:
@@ -115,7 +132,8 @@ class Twins:
 
     def instruct(self, actor: int, what: str, *values: Any, client_id: bytes | None = None) -> Twin:
         """Sign an instruction."""
-        key = self.key_of(actor)
+        is_node = what == "solve" and actor == kit.CB
+        key = NODE_KEY if is_node else self.key_of(actor)
         made = ins.make_instruction(
             network_id=self.state.network_id,
             kind=KINDS[what],
@@ -126,6 +144,23 @@ class Twins:
             sign=private_key(key).sign,
         )
         return Twin(made, Request(actor, made.client_id, made.leaf, key, what, values))
+
+    def solutions(self) -> list[tuple[Any, ...]]:
+        """Return what solves each awaited set-off: cycle, asset, losses by pair, that they are the greatest, potentials."""
+        found = []
+        for problem in solutions.awaited(self.state):
+            participants = len(self.state.registry.participants)
+            best = set_off(problem.columns, participants, problem.liquidity, engine=Engine.PORTABLE)
+            totals = pair_totals(problem.columns, best.discharged_lo, best.discharged_hi)
+            losses = zip(
+                totals.debtor.tolist(),
+                totals.creditor.tolist(),
+                wide.to_ints(totals.amount),
+                strict=True,
+            )
+            potentials = tuple(best.potentials.tolist())
+            found.append((problem.cycle, problem.asset, tuple(losses), True, potentials))
+        return found
 
     def renewed(self, twin: Twin, client_id: bytes | None = None) -> Twin:
         """Sign the same wish again, with today's key and another or the given id."""
@@ -210,15 +245,28 @@ class Twins:
             assert row.submitter == submitter
             assert row.states.tolist() == [item.state for item in items]
             assert row.cycles.tolist() == [item.cycle for item in items]
+            left = row.remainders
+            amounts = [
+                lo + (hi << 64) for lo, hi in zip(left.lo.tolist(), left.hi.tolist(), strict=True)
+            ]
+            assert dict(zip(left.items.tolist(), amounts, strict=True)) == {
+                at: item.rest for at, item in enumerate(items) if 0 < item.paid < item.amount
+            }
 
     def _compare_cycles(self) -> None:
         for number, cycle in self.oracle.cycles.items():
             row = cycles.Cycle.decode(self._row(Table.CYCLES, key_u32(number)))
-            assert (row.state, row.netted_ms, row.obligations) == (
+            assert (row.state, row.cut_off_ms, row.netted_ms, row.obligations) == (
                 cycle.state,
+                cycle.cut_off_ms,
                 cycle.netted_ms,
                 cycle.obligations,
             )
+            values = (
+                results.AssetResult.decode(value).value
+                for _, value in self.store.scan(Table.CYCLE_RESULTS, key_u32(number))
+            )
+            assert sum(values) == cycle.value
             assert (row.pay_ins, row.pay_outs) == _waiting(cycle)
             assert row.instructions == len(cycle.instructions)
             for at, each in enumerate(cycle.instructions):
@@ -232,7 +280,8 @@ class Twins:
                     each.amount,
                 )
         assert self.store.count(Table.UNSETTLED) == sum(
-            any(_waiting(cycle)) for cycle in self.oracle.cycles.values()
+            any(_waiting(cycle)) or cycle.state is CycleState.CUT_OFF
+            for cycle in self.oracle.cycles.values()
         )
 
     def _compare_positions(self) -> None:
@@ -262,6 +311,10 @@ class Twins:
             assert list(store.scan(table)) == list(self.store.scan(table))
 
 
+def _parameters(terms: Terms) -> Parameters:
+    return Parameters(terms.quorum, terms.lifetime_ms, terms.timeout_ms, terms.solution_ms)
+
+
 def _waiting(cycle: Cycle) -> tuple[int, int]:
     pay_outs = cycle.waiting(SettlementKind.PAY_OUT, SettlementKind.REFUND)
     return cycle.waiting(SettlementKind.PAY_IN), pay_outs
@@ -282,6 +335,13 @@ def _payload(what: str, values: tuple[Any, ...]) -> bytes:
         if what == "evidence":
             return ins.EVIDENCE_LAYOUT.encode(evidence_hash=b"\7" * 32, **reference)
         return ins.REFERENCE_LAYOUT.encode(**reference)
+    if what == "solve":
+        cycle, asset, losses, _, potentials = values
+        debtors, creditors, amounts = zip(*losses, strict=True) if losses else ((), (), ())
+        totals = PairTotals(
+            np.array(debtors, np.uint32), np.array(creditors, np.uint32), wide.from_ints(amounts)
+        )
+        return Solution.of(cycle, asset, totals, np.array(potentials, np.int64)).encode()
     if what == "pledge":
         named = dict(zip(("participant", "asset", "amount_units"), values, strict=True))
         return ins.LIQUIDITY_LAYOUT.encode(**named)
@@ -321,5 +381,7 @@ def _action(what: str, values: tuple[Any, ...]) -> Action:
             return Action(kind, Cap(*values))
         case "set_parameters":
             return Action(kind, Parameters(*values))
+        case "set_method":
+            return Action(kind, dict(zip(("asset", "method"), values, strict=True)))
         case _:
             return Action(kind, values[0])

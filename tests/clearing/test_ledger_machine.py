@@ -23,11 +23,11 @@ from hypothesis.stateful import (
 from clearing import ledger
 from clearing.errors import DecodeError, RejectCode
 from clearing.records.transaction import decode_transaction
-from clearing.types import AMOUNT_MAX, InstructionState, Role, SettlementKind
+from clearing.types import AMOUNT_MAX, InstructionState, NettingMethod, Role, SettlementKind
 from tests.clearing.core_kit import dump
 from tests.clearing.machine_kit import ROLES, Twin, Twins, new_party
 from tests.ledger_kit import CB, GENESIS_MS, MINISTRY, P01, P02, P03, P04
-from tests.oracle import Obligation, Terms
+from tests.oracle_facts import Obligation, Terms
 
 MINISTRY_2, OPERATOR, NOBODY = 7, 8, 30
 ANYBODY = st.one_of(st.integers(0, len(ROLES) + 1), st.just(NOBODY))
@@ -71,8 +71,15 @@ ACTION = st.one_of(
     ),
     st.tuples(
         st.just("set_parameters"),
-        st.tuples(st.integers(1, 4), st.just(120_000), st.sampled_from([50_000, 90_000])),
+        st.tuples(
+            st.integers(1, 4),
+            st.just(120_000),
+            st.sampled_from([50_000, 90_000]),
+            st.sampled_from([30_000, 70_000]),
+        ),
     ),
+    st.tuples(st.just("set_method"), st.tuples(st.integers(0, 3), st.integers(0, 4))),
+    st.tuples(st.just("set_method"), st.tuples(st.integers(0, 2), st.integers(1, 3))),
     st.tuples(
         st.just("set_timetable"),
         st.lists(st.integers(80_000, 80_120), max_size=3).map(lambda drawn: (tuple(drawn),)),
@@ -88,10 +95,13 @@ class LedgerMachine(RuleBasedStateMachine):
     @initialize(
         quorum=st.integers(1, 3),
         cut_offs_s=st.sampled_from([(), (80_060,), (80_030, 80_100)]),
+        methods=st.tuples(*[st.sampled_from(NettingMethod)] * 3),
     )
-    def start(self, quorum: int, cut_offs_s: tuple[int, ...]) -> None:
+    def start(
+        self, quorum: int, cut_offs_s: tuple[int, ...], methods: tuple[NettingMethod, ...]
+    ) -> None:
         """Genesis is at second 80,000 of its day."""
-        self.twins = Twins(Terms(quorum, 120_000, 90_000, cut_offs_s))
+        self.twins = Twins(Terms(quorum, 120_000, 90_000, cut_offs_s), methods)
         self.oracle = self.twins.oracle
         self.time_ms = GENESIS_MS
         self.queue: list[Twin] = []
@@ -160,9 +170,12 @@ class LedgerMachine(RuleBasedStateMachine):
         asset=st.integers(0, 2),
     )
     def owe(self, other: int, amounts: list[int], asset: int) -> None:
-        """Submit and affirm in one block, so that there is something to net."""
+        """Submit and affirm in one block, to and fro, so that there is something to net and to set off."""
         debtor = P01 if other != P01 else P02
-        items = [Obligation(debtor, other, asset, amount, 0) for amount in amounts]
+        items = [
+            Obligation(*((other, debtor) if at % 2 else (debtor, other)), asset, amount, 0)
+            for at, amount in enumerate(amounts)
+        ]
         index = self.oracle.log_size + len(self.queue)
         self._send(self.twins.submit(debtor, items), wait=True)
         self._send(self.twins.instruct(other, "affirm", index, ()), wait=False)
@@ -190,6 +203,30 @@ class LedgerMachine(RuleBasedStateMachine):
     def run_cycle(self, actor: int, *, wait: bool) -> None:
         """Cut off and net."""
         self._send(self.twins.instruct(actor, "run"), wait=wait)
+
+    @precondition(lambda self: any(cycle.awaits for cycle in self.oracle.cycles.values()))
+    @rule(number=NUMBER, how=st.sampled_from(["right", "right", "less", "more", "unproven"]))
+    def solve(self, number: int, how: str) -> None:
+        """Propose the right solution of an awaited set-off, or a wrong one."""
+        self.seal(0)
+        awaited = self.twins.solutions()
+        if not awaited:
+            return
+        cycle, asset, losses, proven, potentials = awaited[number % len(awaited)]
+        if how == "less" and losses:
+            # One unit less of one pair is a loss to somebody, which must be covered, or is no set-off at all.
+            pair, losses = losses[0], losses[1:]
+            losses = (*((*pair[:2], pair[2] - 1),) * (pair[2] > 1), *losses)
+            proven = False
+        elif how == "more" and losses:
+            losses, proven = ((*losses[0][:2], losses[0][2] + (1 << 140)), *losses[1:]), False
+        elif how == "unproven" and losses:
+            # So high a price of somebody who pays cannot be one at which it would.
+            changed = list(potentials)
+            changed[losses[0][0]] += 1 << 40
+            potentials, proven = tuple(changed), False
+        values = (cycle, asset, losses, proven, potentials)
+        self._send(self.twins.instruct(CB, "solve", *values), wait=False)
 
     @precondition(lambda self: self.oracle.cycles)
     @rule(
@@ -304,6 +341,19 @@ def test_the_ledger_is_what_the_oracle_says_in_long_runs() -> None:
     )
 
 
+def _actions(chance: random.Random, amounts: list[int]) -> list[tuple[str, Any]]:
+    """Return governance actions of which a walk proposes one."""
+    licence = (chance.randrange(6), chance.choice([1, 1, 2, 3]), chance.choice([0, 50_000]))
+    return [
+        *[("set_licence", licence)] * 4,
+        ("rotate_key", (chance.randrange(10), ("p01", chance.randrange(99)))),
+        ("set_cap", (chance.randrange(9), chance.randrange(3), chance.choice([None, *amounts]))),
+        ("add_participant", (new_party(chance.randrange(6), chance.choice(list(Role))),)),
+        ("add_asset", (chance.choice(["XA", "XB"]),)),
+        *[("set_method", (chance.randrange(3), chance.randrange(1, 4)))] * 3,
+    ]
+
+
 def _steps(chance: random.Random) -> dict[str, tuple[int, dict[str, Any]]]:
     """Return the steps of a random walk: how often each is taken, and with what."""
     obligors, amounts = [P01, P02, P03, P04, CB], [1, 2, 3, 7, 1 << 64, AMOUNT_MAX]
@@ -323,14 +373,7 @@ def _steps(chance: random.Random) -> dict[str, tuple[int, dict[str, Any]]]:
         for _ in range(chance.randrange(1, 7))
     ]
     rows = [row for row in rows if row[0] != actor] or rows[:1]
-    licence = (chance.randrange(6), chance.choice([1, 1, 2, 3]), chance.choice([0, 50_000]))
-    actions = [
-        *[("set_licence", licence)] * 4,
-        ("rotate_key", (chance.randrange(10), ("p01", chance.randrange(99)))),
-        ("set_cap", (chance.randrange(9), chance.randrange(3), chance.choice([None, *amounts]))),
-        ("add_participant", (new_party(chance.randrange(6), chance.choice(list(Role))),)),
-        ("add_asset", (chance.choice(["XA", "XB"]),)),
-    ]
+    actions = _actions(chance, amounts)
     ranges = chance.choice([(), (), ((0, 0),), ((min(some), max(some)),)])
     select = {"number": number, "at": some[0], "stranger": stranger, "ranges": ranges, "wait": wait}
     what = chance.choice(["evidence", "confirm", "fail"])
@@ -354,13 +397,21 @@ def _steps(chance: random.Random) -> dict[str, tuple[int, dict[str, Any]]]:
         ),
         "owe": (
             6,
-            {"other": P02, "amounts": [chance.choice(amounts)], "asset": chance.randrange(3)},
+            {
+                "other": P02,
+                "amounts": chance.choices(amounts, k=chance.randrange(1, 4)),
+                "asset": chance.randrange(3),
+            },
         ),
         "select": (
             20,
             {"what": chance.choice(["affirm", "affirm", "reject", "rescind"]), **select},
         ),
         "run_cycle": (5, {"actor": chance.choice([CB, OPERATOR]), "wait": wait}),
+        "solve": (
+            9,
+            {"number": number, "how": chance.choice(["right"] * 4 + ["less", "more", "unproven"])},
+        ),
         "move": (12, {"what": what, **move, "wait": wait}),
         "settle": (8, {"cycle": number, "steps": chance.randrange(1, 9)}),
         "pledge": (2, {"actor": CB, "participant": actor, "asset": 1, "amount": 7, "wait": wait}),
@@ -375,7 +426,11 @@ def _walk(seed: int, steps: int) -> None:
     """Walk without hypothesis, which prefers short runs of few rules: far, and evenly through all of them."""
     chance = random.Random(seed)
     machine = LedgerMachine()
-    machine.start(quorum=chance.choice([1, 2]), cut_offs_s=chance.choice([(), (80_060,)]))
+    machine.start(
+        quorum=chance.choice([1, 2]),
+        cut_offs_s=chance.choice([(), (80_060,)]),
+        methods=tuple(chance.choice(list(NettingMethod)) for _ in range(3)),
+    )
     machine.owe(P02, [5], 0)
     for _ in range(steps):
         options = _steps(chance)
@@ -383,6 +438,7 @@ def _walk(seed: int, steps: int) -> None:
             name
             for name in options
             if (machine.oracle.cycles or name not in ("move", "settle"))
+            and (name != "solve" or any(c.awaits for c in machine.oracle.cycles.values()))
             and (machine.oracle.proposals or name != "approve")
         ]
         name = chance.choices(names, [options[each][0] for each in names])[0]

@@ -13,6 +13,7 @@ from clearing.errors import RejectCode
 from clearing.netting.limits import Reason
 from clearing.params import Parameters
 from clearing.records.instruction import InstructionKind
+from clearing.records.leaves import LeafKind
 from clearing.records.obligation import SECRET_BYTES, items_view
 from clearing.rows import Table, key_result, key_u64
 from clearing.rules.registry import Action, ActionKind, Cap
@@ -144,6 +145,9 @@ def test_nothing_that_can_settle_is_a_deadlock_that_moves_nothing() -> None:
 
 # set-off
 
+EVENING_S = 86_399
+DAY_MS = 86_400_000
+
 
 def awaiting() -> tuple[Core, int, int]:
     """A circle of three with a bilateral pair, cut off; returns the ledger and both submissions."""
@@ -162,6 +166,7 @@ def test_a_set_off_waits_for_a_solution_and_then_ends_without_money() -> None:
     net, index, _ = awaiting()
     cycle = net.cycle(1)
     assert (cycle.state, cycle.netted_ms, cycle.instructions) == (CycleState.CUT_OFF, 0, 0)
+    assert net.leaves()[-1] is LeafKind.CYCLE_CUT_OFF
     assert states(net, index) == [L] * 4
     (result,) = net.results_of(1)
     assert (result.outcome, result.value) == (ResultOutcome.AWAITING, 0)
@@ -173,6 +178,18 @@ def test_a_set_off_waits_for_a_solution_and_then_ends_without_money() -> None:
     assert net.cycle(1).state is CycleState.SETTLED
     assert states(net, index) == [S, S, S, S]
     assert net.position(P02).payable == 1
+
+
+def test_the_timetable_cuts_off_what_only_a_set_off_nets() -> None:
+    """A cut-off without a leaf would be forgotten with its block."""
+    net = Core(cut_offs_s=(EVENING_S,))
+    net.set_node_key()
+    net.set_method(BTC, NettingMethod.SETOFF)
+    index = affirmed(net, P01, item(P01, P02, 9))
+    net.time_ms = net.time_ms // DAY_MS * DAY_MS + EVENING_S * 1000
+    net.block(after_ms=0)
+    assert net.cycle(1).state is CycleState.CUT_OFF
+    assert states(net, index) == [L]
 
 
 def test_what_is_left_of_an_obligation_is_netted_in_a_later_cycle() -> None:

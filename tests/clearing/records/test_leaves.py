@@ -17,6 +17,7 @@ from tests.clearing.records.vectors import RECORDS, VECTORS
 
 OWN = {
     "genesis leaf": leaves.GenesisLeaf,
+    "cycle-cut-off leaf": leaves.CycleCutOffLeaf,
     "cycle-netted leaf": leaves.CycleNettedLeaf,
     "cycle-ended leaf": leaves.CycleEndedLeaf,
     "expired leaf": leaves.ExpiredLeaf,
@@ -39,12 +40,13 @@ def test_every_kind_of_leaf_has_its_number() -> None:
         "cycle-ended leaf": 5,
         "expired leaf": 6,
         "seal leaf": 7,
+        "cycle-cut-off leaf": 8,
         "validators leaf": 10,
         "misbehaviour leaf": 11,
     }
 
 
-@pytest.mark.parametrize("data", [b"", b"\1", b"\0\1", b"\2\1", b"\1\0", b"\1\x08", b"\1\xff"])
+@pytest.mark.parametrize("data", [b"", b"\1", b"\0\1", b"\2\1", b"\1\0", b"\1\x09", b"\1\xff"])
 def test_what_starts_like_no_leaf_is_refused(data: bytes) -> None:
     with pytest.raises(DecodeError):
         leaf_kind(data)

@@ -122,6 +122,7 @@ REENCODERS: dict[str, Callable[[bytes], bytes]] = {
     "pledged liquidity": _layout(instruction.LIQUIDITY_LAYOUT),
     "approval": _layout(instruction.APPROVAL_LAYOUT),
     "genesis leaf": _record(leaves.GenesisLeaf),
+    "cycle-cut-off leaf": _record(leaves.CycleCutOffLeaf),
     "cycle-netted leaf": _record(leaves.CycleNettedLeaf),
     "cycle-ended leaf": _record(leaves.CycleEndedLeaf),
     "expired leaf": _record(leaves.ExpiredLeaf),
