@@ -20,7 +20,7 @@ from clearing.rules.mined import Batch, BatchState, Draw, drawn_by, report
 from tests.clearing.bitcoin.bitcoin_kit import transaction, wpkh
 from tests.clearing.bitcoin_net import Bitcoin, Kind
 from tests.clearing.core_kit import Core
-from tests.ledger_kit import BTC, CB, ETH, MINISTRY, P01, P02, P04, item
+from tests.ledger_kit import CB, ETH, MINISTRY, P01, P02, P04, item
 
 
 def started() -> tuple[Core, Bitcoin]:
@@ -206,4 +206,3 @@ class Conservation(RuleBasedStateMachine):
 
 TestConservation = Conservation.TestCase
 TestConservation.settings = settings(max_examples=12, stateful_step_count=15, deadline=None)
-assert BTC == 0
