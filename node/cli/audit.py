@@ -20,7 +20,7 @@ import typer
 from clearing.errors import VerificationError
 from clearing.log import merkle
 from clearing.records.leaves import LeafKind, SealLeaf, leaf_kind
-from node.cli.consensus import verify_consensus
+from node.cli.consensus import commit_facts, verify_consensus
 from node.cli.errors import CheckFailedError, WrongUseError
 from node.cli.fsck import fsck
 from node.cli.names import Names
@@ -131,6 +131,46 @@ def check_blocks(leaves: Sequence[bytes]) -> tuple[Counter[LeafKind], int]:
     if first != len(leaves):
         raise VerificationError("the log ends within a block")
     return kinds, height
+
+
+@app.command()
+@with_access
+def commit(
+    access: Access,
+    size: Annotated[
+        int | None,
+        typer.Option(help="Size of a checkpoint, as a receipt names it; the newest if left out."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where the evidence goes; `clearing verify --commit`.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch what the validators have signed of the log at a checkpoint: further evidence beside a receipt.
+
+    For networks of several operators. It is verified here before it is written: more than two thirds of the power
+    have signed a header that carries size and root of the log.
+    """
+    with access.client(timeout_s=120) as client:
+        seen = newest(client)
+        wanted = seen.checkpoint.size if size is None else size
+        copy = LogCopy.fetch(client, seen.checkpoint.size, "fetching leaves")
+        if not 0 < wanted <= len(copy.leaves):
+            raise WrongUseError("BAD_SIZE", f"the log has no size {wanted}", "See the receipt.")
+        height = SealLeaf.decode(copy.leaves[wanted - 1]).height
+        _, evidence = client.block_commit(height)
+    root = merkle.root_of([merkle.leaf_hash(leaf) for leaf in copy.leaves[:wanted]])
+    facts = {"size": wanted, "height": height, "file": str(out) if out else None}
+    facts |= commit_facts(evidence, seen.network_id, wanted, root)
+    if out is not None:
+        out.write_text(evidence)
+    if as_json:
+        print_json(facts)
+        return
+    shown = table(f"Commit of block {height}", ("fact", "value"))
+    for name, value in facts.items():
+        shown.add_row(*cells(name, "-" if value is None else value))
+    stdout().print(shown)
 
 
 @app.command()

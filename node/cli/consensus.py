@@ -1,4 +1,4 @@
-"""`clearing audit verify --consensus`: the validators' signatures, held against the log.
+"""`clearing audit verify --consensus` and `audit commit`: the validators' signatures, held against the log.
 
 Lives here: which blocks are checked and in what order. May not live here: signatures and hashes (clearing.consensus),
 fetching the log (audit.py).
@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from clearing.consensus.commit import SignedHeader, app_hash, chain_id, verify_signed_header
 from clearing.errors import DecodeError, VerificationError
@@ -37,6 +38,30 @@ class ConsensusFacts:
     engine_height: int
     power: int
     total_power: int
+
+
+def commit_facts(
+    evidence: str, network_id: bytes, size: int, root: bytes, validators_hash: str = ""
+) -> dict[str, Any]:
+    """Return what a commit proves of the log of `size` leaves and `root`, ready for JSON; needs nothing else.
+
+    validators_hash: hex of the set that is trusted, as a VALIDATORS leaf names it; "" leaves that to the reader.
+    Raises: VerificationError: it does not hold, or is another set's; DecodeError: evidence that is none.
+    """
+    signed = _signed(evidence)
+    power = verify_signed_header(signed, chain_id(network_id))
+    if signed.header.app_hash != app_hash(size, root):
+        raise VerificationError(f"the commit is of another log than this one of {size} leaves")
+    found = signed.header.validators_hash.hex()
+    if validators_hash and found != validators_hash.lower():
+        raise VerificationError(f"the commit is of the set {found}, not of {validators_hash}")
+    return {
+        "engine_height": signed.header.height,
+        "time_s": signed.header.time.seconds,
+        "validators_hash": found,
+        "power": power,
+        "total_power": sum(validator.power for validator in signed.validators),
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,11 @@ from clearing.records.instruction import Instruction
 from clearing.records.receipt import RecordKind, record_kind
 from clearing.records.transaction import actor_of
 from node.cli.bitcoin import header_source, parse_pin
+from node.cli.consensus import commit_facts
 from node.cli.errors import EXIT_CHECK_FAILED, WrongUseError
 from node.cli.options import AsJson
 from node.cli.render import cells, print_json, stdout, table, utc
+from node.files import read_text
 
 if TYPE_CHECKING:
     from clearing.anchored_receipt import VerifiedAnchoredReceipt
@@ -48,6 +50,16 @@ class BitcoinTrust:
     network: str | None = None
     depth_min: int = 6
     node_url: str | None = None
+
+
+CommitFile = Annotated[
+    Path | None,
+    typer.Option(help="Evidence of `audit commit`: demand the validators' signatures besides."),
+]
+ValidatorsHash = Annotated[
+    str,
+    typer.Option(metavar="HASH", help="With --commit: the set of validators to demand, in hex."),
+]
 
 
 def verify(
@@ -87,6 +99,8 @@ def verify(
             "work has another block there.",
         ),
     ] = None,
+    commit: CommitFile = None,
+    validators: ValidatorsHash = "",
     depth: Annotated[
         int,
         typer.Option(min=1, max=100_000, help="Anchored receipts: confirmations to demand."),
@@ -104,6 +118,8 @@ def verify(
         data = opened.read(_READ_BYTES_MAX)
     try:
         facts = verified_facts(data, trusted, bitcoin)
+        if commit is not None:
+            facts["consensus"] = _commit_facts(commit, facts, validators)
     except ClearingError as error:
         _show_refusal(str(error), as_json=as_json)
         raise typer.Exit(EXIT_CHECK_FAILED) from error
@@ -111,6 +127,13 @@ def verify(
         print_json({"holds": True, **facts})
         return
     _show_facts(facts)
+
+
+def _commit_facts(file: Path, facts: dict[str, Any], validators: str) -> dict[str, Any]:
+    """Hold the validators' commit in `file` against the checkpoint that a proof was verified under."""
+    head = facts["checkpoint"]
+    network_id, root = bytes.fromhex(facts["network_id"]), bytes.fromhex(head["root"])
+    return commit_facts(read_text(file), network_id, head["size"], root, validators)
 
 
 def _show_refusal(reason: str, *, as_json: bool) -> None:

@@ -10,6 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +24,7 @@ from node.queries import ObligationFilter
 from node.sequencer.cometbft.home import TRANSACTION_BYTES_MAX, read_keys, sockets_of
 from node.sequencer.cometbft.rpc import EngineRpc
 from node.services.facade import NodeCondition, NodeKind
+from tests.node.cli.network_kit import facts, run
 from tests.node.operators_kit import FIFTH, NAMES, OperatorsNetwork, engine_program, make_operators
 
 pytestmark = pytest.mark.slow
@@ -229,6 +231,28 @@ def test_the_validators_signatures_prove_the_log_through_every_set(
 
         with pytest.raises(Exception, match="more than two thirds"):
             verify_consensus(leaves, seen.network_id, forged)
+
+
+def test_a_receipt_carries_the_validators_signatures_as_further_evidence(
+    network: OperatorsNetwork, tmp_path: Path
+) -> None:
+    identity = ("--identity", str(network.path / "identities" / "p01"))
+    with network.client("p01") as client:
+        (recorded,) = client.submit(ONE)
+        data, proven = client.receipt(recorded.index, item=0)
+    receipt, commit = tmp_path / "receipt", tmp_path / "commit.json"
+    receipt.write_bytes(data)
+    size = str(proven.checkpoint.size)
+    made = facts("audit", "commit", "--size", size, "--out", commit, *identity)
+    check = ("verify", receipt, "--policy", network.path / "policy", "--commit", commit)
+    found = facts(*check, "--validators", made["validators_hash"])["consensus"]
+    assert (found["power"] > 26, found["total_power"]) == (True, 40)
+    wrong = run(*check, "--validators", "00" * 32, "--json")
+    assert (wrong.exit_code, json.loads(wrong.stdout)["holds"]) == (1, False)
+    # Another checkpoint's commit is none for this receipt.
+    facts("audit", "commit", "--size", "3", "--out", commit, *identity)
+    other = run(*check, "--json")
+    assert "another log" in json.loads(other.stdout)["reason"]
 
 
 def test_all_stopped_and_started_it_goes_on(network: OperatorsNetwork) -> None:

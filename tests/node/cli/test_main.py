@@ -35,7 +35,7 @@ DESIGNED = """
     demo verify doctor call submit affirm rescind obligations positions instructions receipt
     node/init node/genesis node/run node/status   testnet/up testnet/down testnet/status
     cycle/run cycle/list cycle/show  instruction/evidence instruction/confirm instruction/fail
-    audit/verify audit/proof audit/query audit/export audit/fsck   tiles/export
+    audit/verify audit/commit audit/proof audit/query audit/export audit/fsck   tiles/export
     governance/propose governance/approve governance/list
 """
 
