@@ -14,9 +14,10 @@ import numpy as np
 
 from clearing.handlers.cutoff import AssetTaken, cut_off, engine_for, limits_of
 from clearing.netting import wide
+from clearing.netting.engine import DEFAULT
 from clearing.netting.gridlock import gridlock, unsettled
 from clearing.netting.limits import Limits, Reason
-from clearing.netting.relief import Change, cheapest_change
+from clearing.netting.relief import Change, cheapest_change, sure_change
 from clearing.netting.setoff import set_off
 from clearing.rules.obligations import LIFECYCLE
 from clearing.state import Draft, OpenSubmission, State
@@ -29,8 +30,8 @@ class Explanation:
 
     settles: whether a cycle cut off now would discharge it wholly. reason, participant, short_units: else what binds,
     whose it is and how much is missing; None and zeros where its state says all. change: the cheapest change that
-    discharges it: by gridlock the least for any one participant; by set-off what the debtor must pledge to pay the rest
-    itself, which is always enough. None where no change of liquidity or cap helps.
+    discharges it: by gridlock the least for any one participant; by set-off, whose optimum is not unique, the least for
+    the debtor with which every greatest set-off discharges it. None where no change of liquidity or cap helps.
     """
 
     state: ObligationState
@@ -125,19 +126,11 @@ def _by_setoff(asked: Explanation, taken: AssetTaken, limits: Limits, row: int) 
     rest = amount - lost
     if not rest:
         return Explanation(asked.state, asked.method, settles=True)
-    debtor = int(columns.debtor[row])
-    own = slice(debtor, debtor + 1)
-    needed = wide.to_ints(allowed[own])[0] + rest
-    change = Change(
-        debtor,
-        max(0, needed - wide.to_ints(limits.liquidity[own])[0]),
-        max(0, needed - wide.to_ints(limits.cap[own])[0]),
-    )
     return Explanation(
         asked.state,
         asked.method,
         reason=Reason.CYCLE,
-        participant=debtor,
+        participant=int(columns.debtor[row]),
         short_units=rest,
-        change=change,
+        change=sure_change(columns, limits, row, engine=DEFAULT),
     )

@@ -11,7 +11,7 @@ Source: netting/certificate.py; DESIGN section 7.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -96,26 +96,21 @@ def solve(draft: Draft, instruction: Instruction, solution: Solution) -> Outcome
     if gap:
         return refused(RejectCode.SOLUTION_NOT_OPTIMAL)
     index = draft.record(instruction.leaf, instruction.body)
-    _discharge(draft, number, taken, (lo, hi), index)
+    _discharge(draft, number, taken, (lo, hi), replace(found[0], solution_index=index))
     complete(draft, number)
     return recorded(index)
 
 
 def _discharge(
-    draft: Draft, number: int, taken: AssetTaken, loses: tuple[U64, U64], index: int
+    draft: Draft, number: int, taken: AssetTaken, loses: tuple[U64, U64], awaiting: AssetResult
 ) -> None:
-    """Write the result, give back what loses nothing, and note what will be left of what loses a part."""
+    """Write the result in the place of the one that waited, give back what loses nothing, and note what will be left of what loses a part."""
     columns, (lo, hi) = taken.columns, loses
     participants = len(draft.registry.participants)
     keeps, kept, short = kept_rows(taken, lo, hi)
     rows = with_kept(result_rows(columns, participants), result_rows(kept, participants))
-    result = AssetResult(
-        taken.asset,
-        draft.registry.assets[taken.asset].method,
-        columns.rows,
-        rows,
-        solution_index=index,
-    )
+    # The method is the one at the cut-off, whatever governs the asset by now.
+    result = replace(awaiting, rows=rows, outcome=ResultOutcome.NETTED)
     set_result(draft, number, result)
     row = np.flatnonzero(keeps)
     why = Unsettled(
@@ -176,7 +171,4 @@ def time_out(draft: Draft) -> None:
 def _give_up(draft: Draft, number: int, result: AssetResult) -> None:
     for part in _taken(draft, number, result.asset).parts:
         _release(draft, part.submission, part.items)
-    unsolved = AssetResult(
-        result.asset, result.method, result.obligations, result.rows, ResultOutcome.UNSOLVED
-    )
-    set_result(draft, number, unsolved)
+    set_result(draft, number, replace(result, outcome=ResultOutcome.UNSOLVED))

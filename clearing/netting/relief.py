@@ -1,26 +1,30 @@
 """The cheapest change that would settle a payment: whose liquidity or cap would have to grow, and by how much.
 
-Lives here: the search for it. May not live here: the method whose answers it compares (gridlock).
-Invariant kept: the change is computed, not estimated: with it the payment settles, with one unit less, and with as
-little for any other single participant, it does not.
+Lives here: the search for it, by gridlock and by set-off. May not live here: the methods whose answers it compares.
+Invariant kept: the change is computed, not estimated: with it the payment settles, with one unit less, and by gridlock
+with as little for any other single participant, it does not.
 
 Why a search by halves is exact: a greater limit never unsettles a payment, since the greatest set only grows. And
-a participant whose payments all settle is limited by nothing, so more liquidity for it changes nothing.
+a participant whose payments all settle is limited by nothing, so more liquidity for it changes nothing. By set-off: let
+every greatest one discharge a debtor's payment, and take a greatest one with one unit more liquidity for that debtor.
+Where the two differ they differ by circles, and one that took the payment back would enter the debtor by it, so not by
+the new unit: it could have been taken before.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clearing.netting import wide
-from clearing.netting.columns import AssetColumns
+from clearing.netting.columns import AssetColumns, gross_of
 from clearing.netting.engine import DEFAULT, Engine
-from clearing.netting.gridlock import Settlement, gridlock, unsettled
+from clearing.netting.gridlock import Settlement, gridlock, queue_order, unsettled
 from clearing.netting.limits import Limits
+from clearing.netting.setoff import set_off
 
 U64: TypeAlias = NDArray[np.uint64]
 
@@ -75,11 +79,79 @@ def cheapest_change(
                 enough = middle
             else:
                 too_little = middle
+    return _change(limits, best, enough)
+
+
+def sure_change(
+    columns: AssetColumns, limits: Limits, row: int, *, engine: Engine = DEFAULT
+) -> Change | None:
+    """Find the least that a debtor's limits would have to grow for every greatest set-off to discharge its payment.
+
+    There may be several greatest set-offs, so a payment that one of them discharges is not yet sure to be.
+    row: the payment's number in `columns`. Costs two set-offs for each bit of what the debtor owes.
+
+    Returns: the change; None where every greatest set-off discharges the payment without any, or where no limit below
+    2^128 is enough.
+    """
+    debtor = int(columns.debtor[row])
+    allowed = limits.allowed()
+    less = _one_unit_less(columns, row)
+
+    def is_sure(more: int) -> bool:
+        liquidity = _raised(allowed, debtor, more)
+        whole, short = (
+            set_off(table, limits.participants, liquidity, engine=engine).value
+            for table in (columns, less)
+        )
+        return short < whole
+
+    # Who may pay all that it owes pays it: whatever it left would add to the value.
+    owed = columns.take(np.flatnonzero(columns.debtor == debtor))
+    most = min(gross_of(owed), (1 << 128) - 1) - wide.to_ints(allowed[debtor][np.newaxis])[0]
+    if is_sure(0) or most <= 0 or not is_sure(most):
+        return None
+    too_little, enough = 0, most
+    while enough - too_little > 1:
+        middle = (too_little + enough) // 2
+        if is_sure(middle):
+            enough = middle
+        else:
+            too_little = middle
+    return _change(limits, debtor, enough)
+
+
+def _one_unit_less(columns: AssetColumns, row: int) -> AssetColumns:
+    """Return the obligations with one unit less between two parties than discharges `row` wholly.
+
+    Parallel obligations lose in queue order, so those that wait behind `row` are left out.
+    """
+    order = queue_order(columns)
+    place = np.arange(columns.rows)
+    if order is not None:
+        place[order] = np.arange(columns.rows)
+    debtor, creditor = columns.debtor, columns.creditor
+    parallel = (debtor == debtor[row]) & (creditor == creditor[row])
+    keep = ~parallel | (place <= place[row])
+    lo = columns.lo.copy()
+    hi = None if columns.hi is None else columns.hi.copy()
+    if hi is not None and not lo[row]:
+        hi[row] -= np.uint64(1)
+    lo[row : row + 1] -= np.uint64(1)
+    keep[row] = bool(lo[row]) or (hi is not None and bool(hi[row]))
+    return replace(columns, lo=lo, hi=hi).take(np.flatnonzero(keep))
+
+
+def _change(limits: Limits, participant: int, more: int) -> Change:
+    """Say how much each of a participant's limits must grow for the lesser one to grow by `more`."""
     limit, liquidity, cap = (
-        wide.to_ints(column[best][np.newaxis])[0]
-        for column in (_raised(allowed, best, enough), limits.liquidity, limits.cap)
+        wide.to_ints(column[participant][np.newaxis])[0]
+        for column in (
+            _raised(limits.allowed(), participant, more),
+            limits.liquidity,
+            limits.cap,
+        )
     )
-    return Change(best, max(0, limit - liquidity), max(0, limit - cap))
+    return Change(participant, max(0, limit - liquidity), max(0, limit - cap))
 
 
 def _raised(allowed: U64, participant: int, more: int) -> U64:

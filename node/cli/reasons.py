@@ -228,7 +228,8 @@ def sentences(found: Explanation, asset: int, names: Names) -> list[str]:
             wants.append(f"pledges {names.scaled(change.liquidity, asset)} more")
         if change.cap:
             wants.append(f"gets a cap higher by {names.scaled(change.cap, asset)}")
-        least = "The cheapest change" if found.method is NettingMethod.GRIDLOCK else "Enough is"
+        gridlock = found.method is NettingMethod.GRIDLOCK
+        least = "The cheapest change" if gridlock else "The least that is sure to discharge it"
         told.append(f"{least}: {names.party(change.participant)} {' and '.join(wants)}.")
     return told
 

@@ -223,6 +223,16 @@ def test_a_remainder_survives_a_failed_cycle_and_a_restart() -> None:
     assert (chunk.lo.tolist(), again.open[second].states.remainders.lo.tolist()) == ([1], [1])
 
 
+@pytest.mark.parametrize("later", [NettingMethod.POSITIONS, NettingMethod.GRIDLOCK])
+def test_the_method_is_the_one_at_the_cut_off(later: NettingMethod) -> None:
+    """Governed otherwise while a solution is awaited, the asset is still set off in this cycle, and says so."""
+    net, _, _ = awaiting()
+    net.set_method(BTC, later)
+    assert net.solve().code is RejectCode.OK
+    (result,) = net.results_of(1)
+    assert (result.method, result.value) == (NettingMethod.SETOFF, 26)
+
+
 def test_pledged_liquidity_is_money_that_set_off_may_use_within_cover() -> None:
     net = Core()
     net.set_node_key()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from clearing.netting.engine import Engine
 from clearing.netting.gridlock import gridlock
 from clearing.netting.limits import Limits
-from clearing.netting.relief import Change, cheapest_change
+from clearing.netting.relief import Change, cheapest_change, sure_change
 from tests.clearing.netting.netting_kit import ENGINES, NO_CAP, Row, Table, columns_of
 
 EACH_ENGINE = pytest.mark.parametrize("engine", ENGINES)
@@ -80,3 +82,98 @@ def test_another_participants_small_gap_can_be_the_cheapest(engine: Engine) -> N
 def test_a_payers_own_change_may_be_less_than_what_it_lacks_now(engine: Engine) -> None:
     rows = [Row(0, 1, 4), Row(1, 0, 6)]
     assert cheapest_change(columns_of(rows), Limits.of(2, {}), 1, engine=engine) == Change(1, 2, 0)
+
+
+# set-off
+
+TINY = st.builds(
+    lambda rows, liquidity, caps: Table(3, tuple(rows), tuple(liquidity), tuple(caps)),
+    st.lists(
+        st.builds(
+            lambda debtor, step, amount, priority: Row(
+                debtor, (debtor + step) % 3, amount, priority
+            ),
+            st.integers(0, 2),
+            st.integers(1, 2),
+            st.integers(1, 3),
+            st.integers(0, 1),
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    st.lists(st.integers(0, 2), min_size=3, max_size=3),
+    st.lists(st.just(NO_CAP) | st.integers(0, 2), min_size=3, max_size=3),
+)
+
+
+def is_sure(table: Table, row: int, more: int) -> bool:
+    """Try every discharge: does each of the greatest value take the row wholly, in the queue of its pair?"""
+    rows, wanted = table.rows, table.rows[row]
+    allowed = table.allowed
+    allowed[wanted.debtor] += more
+    pair = [
+        at
+        for at, one in enumerate(rows)
+        if (one.debtor, one.creditor) == (wanted.debtor, wanted.creditor)
+    ]
+    ahead = [at for at in pair if (-rows[at].priority, at) <= (-wanted.priority, row)]
+    through = sum(rows[at].amount for at in ahead)
+    best, least = -1, 0
+    for lost in itertools.product(*(range(one.amount + 1) for one in rows)):
+        paid = [0, 0, 0]
+        for loss, one in zip(lost, rows, strict=True):
+            paid[one.debtor] += loss
+            paid[one.creditor] -= loss
+        if any(paid[party] > allowed[party] for party in range(3)):
+            continue
+        of_pair = sum(lost[at] for at in pair)
+        if sum(lost) > best:
+            best, least = sum(lost), of_pair
+        elif sum(lost) == best:
+            least = min(least, of_pair)
+    return least >= through
+
+
+@given(table=TINY, data=st.data())
+def test_with_less_some_greatest_set_off_leaves_the_payment(
+    table: Table, data: st.DataObject
+) -> None:
+    row = data.draw(st.integers(0, len(table.rows) - 1))
+    change = sure_change(table.columns, table.limits, row)
+    debtor = table.rows[row].debtor
+    sure = [is_sure(table, row, more) for more in range(14)]
+    assert sure == sorted(sure)
+    if sure[0]:
+        assert change is None
+        return
+    limit = table.allowed[debtor] + sure.index(True)
+    assert change == Change(
+        debtor,
+        max(0, limit - table.liquidity[debtor]),
+        max(0, limit - table.caps[debtor]),
+    )
+
+
+@EACH_ENGINE
+def test_money_that_goes_further_elsewhere_goes_there_first(engine: Engine) -> None:
+    """What is pledged for 0 to 1 would pay two claims by way of 2, and does until both are paid."""
+    columns = columns_of([Row(0, 1, 5), Row(0, 2, 5), Row(2, 3, 5)])
+    assert sure_change(columns, Limits.of(4, {}), 0, engine=engine) == Change(0, 10, 0)
+    assert sure_change(columns, Limits.of(4, {0: 5}), 0, engine=engine) == Change(0, 5, 0)
+    assert sure_change(columns, Limits.of(4, {0: 9}, {0: 7}), 0, engine=engine) == Change(0, 1, 3)
+    assert sure_change(columns, Limits.of(4, {}), 1, engine=engine) == Change(0, 5, 0)
+
+
+@EACH_ENGINE
+@pytest.mark.parametrize("amount", [1, (1 << 64) - 1, 1 << 64, (1 << 64) + 1, (1 << 128) - 1])
+def test_payments_of_any_size(engine: Engine, amount: int) -> None:
+    columns = columns_of([Row(0, 1, amount)])
+    assert sure_change(columns, Limits.of(2, {}), 0, engine=engine) == Change(0, amount, 0)
+    assert sure_change(columns, Limits.of(2, {0: amount}), 0, engine=engine) is None
+
+
+@EACH_ENGINE
+def test_no_pledge_is_large_enough_for_what_exceeds_every_pledge(engine: Engine) -> None:
+    """The last of two payments, of more than 2^128 units together."""
+    columns = columns_of([Row(0, 1, (1 << 128) - 1), Row(0, 1, 1)])
+    assert sure_change(columns, Limits.of(2, {}), 1, engine=engine) is None
