@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test quick lint bench proto clean
+.PHONY: install demo test test-docker quick lint bench proto clean
 
 install: .venv/.installed
 
@@ -27,6 +27,9 @@ quick: install
 
 test: lint
 	$(BIN)/pytest
+
+test-docker: install
+	docker/test.sh
 
 bench: install
 	test -x benchmarks/peers/.venv/bin/python || $(BIN)/python -m benchmarks peers

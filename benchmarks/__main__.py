@@ -18,7 +18,18 @@ from benchmarks.obligations import Shape
 from benchmarks.peers import remote
 from benchmarks.report import Report
 
-FIGURES = ("ingest", "finality", "cycle", "proofs", "anchors", "scan", "start", "kernels", "kills")
+FIGURES = (
+    "ingest",
+    "finality",
+    "operators",
+    "cycle",
+    "proofs",
+    "anchors",
+    "scan",
+    "start",
+    "kernels",
+    "kills",
+)
 """Benchmarks that measure ours alone: run(quick=...) returns figures."""
 
 CONTESTS = ("netting", "bilateral", "gridlock", "setoff")
