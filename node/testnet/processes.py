@@ -132,14 +132,24 @@ class NodeProcess:
         self.resume()
 
     def pause(self) -> None:
-        """Have the process and what it has started stand still (SIGSTOP) where they are."""
-        for pid in self.family():
+        """Have the process and what it has started stand still (SIGSTOP) where they are; returns when they do."""
+        family = self.family()
+        for pid in family:
             _signal(pid, signal.SIGSTOP)
+        until = time.monotonic() + _LOCK_WAIT_S
+        while any(_stat(pid)[:1] not in ([], ["T"], ["Z"]) for pid in family):
+            if time.monotonic() > until:
+                return
+            time.sleep(_POLL_S)
 
     def resume(self) -> None:
         """Have them go on (SIGCONT); one that goes on already is left as it is."""
-        for pid in self.family():
+        family = self.family()
+        for pid in family:
             _signal(pid, signal.SIGCONT)
+        until = time.monotonic() + _LOCK_WAIT_S
+        while any(_stat(pid)[:1] == ["T"] for pid in family) and time.monotonic() < until:
+            time.sleep(_POLL_S)
 
     def family(self) -> list[int]:
         """Return the pids of the process and of all that it has started, parents first; none where it does not run."""

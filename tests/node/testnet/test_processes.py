@@ -104,3 +104,35 @@ def test_free_ports_differ_and_taken_ones_are_passed_over() -> None:
         assert not is_free(ports[0])
         assert ports[0] not in free_ports(50)
     assert is_free(ports[0])
+
+
+PARENT = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_what_it_has_started_is_paused_and_killed_with_it(tmp_path: Path) -> None:
+    process = NodeProcess("one", tmp_path / "pid", tmp_path / "log", ("-c", PARENT))
+    parent = process.start()
+    wait_for_text(tmp_path / "log", "\n")
+    child = int((tmp_path / "log").read_text())
+    assert process.family() == [parent, child]
+
+    def states() -> list[str]:
+        stats = [Path(f"/proc/{pid}/stat").read_text() for pid in (parent, child)]
+        return [stat.rpartition(")")[2].split()[0] for stat in stats]
+
+    process.pause()
+    assert process.is_paused()
+    assert states() == ["T", "T"]
+    process.resume()
+    assert not process.is_paused()
+    assert "T" not in states()
+    process.pause()
+    process.kill()
+    assert (process.pid(), process.family(), process.is_paused()) == (None, [], False)
+    gone = Path(f"/proc/{child}/stat")
+    assert not gone.exists() or " Z " in gone.read_text()
