@@ -132,7 +132,7 @@ def open_trust(config: NodeConfig, passphrase: Passphrase | None) -> Trust:
         log = LogSigner(SigningKey.load(config.log_key_path, secret), origin)
         if log.key not in [listed_log.key for listed_log in policy.logs]:
             raise SetupError(
-                f"{config.log_key_path} is no key of the log in {config.policy_path}: restore the "
+                f"{config.log_key_path} is not the log's key in {config.policy_path}: restore the "
                 "pair"
             )
     instruction = None
