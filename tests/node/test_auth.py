@@ -14,12 +14,20 @@ from clearing.rules.registry import Registry
 from clearing.types import SUPERVISORS, LicenceStatus, Role
 from node.auth import RULES, Access, Caller, Rule
 from node.identity import Identity, IdentityKind
-from node.pb.v1 import audit_pb2, operator_pb2, participant_pb2, replication_pb2
+from node.pb.v1 import anchor_pb2, audit_pb2, operator_pb2, participant_pb2, replication_pb2
 from node.rpc_errors import RpcError
 from tests.ledger_kit import participant
 
 NETWORK = "clearing.test"
-FILES = (participant_pb2, audit_pb2, operator_pb2, replication_pb2, health_pb2, reflection_pb2)
+FILES = (
+    participant_pb2,
+    audit_pb2,
+    anchor_pb2,
+    operator_pb2,
+    replication_pb2,
+    health_pb2,
+    reflection_pb2,
+)
 METHODS = {
     f"/{service.full_name}/{method.name}"
     for file in FILES
