@@ -269,7 +269,7 @@ class Runtime:
             self._run_beside(worker.run())
             self._run_beside(self._chain_watch(store))
         await server.set_serving(serving=True)
-        self._observe(store)
+        self._observe(store, worker)
         tip = store.tip
         _log.info(
             "node started",
@@ -467,7 +467,7 @@ class Runtime:
         self._stack.push_async_callback(end)
         return server
 
-    def _observe(self, store: Store) -> None:
+    def _observe(self, store: Store, anchoring: AnchoringWorker | None) -> None:
         if self.config.metrics_port:
             self._stack.enter_context(
                 MetricsServer(self._metrics, self.config.metrics_host, self.config.metrics_port)
@@ -479,6 +479,9 @@ class Runtime:
                 tip, final = store.tip, self.member.final
                 self._metrics.heads(tip.log_size if tip else 0, final[0] if final else 0)
                 self._metrics.storage(usage.used_bytes, usage.map_bytes, usage.free_bytes)
+                if anchoring is not None:
+                    stands = anchoring.status()
+                    self._metrics.anchoring(stands.due, len(stands.alarms), stands.spendable_sat)
                 await asyncio.sleep(OBSERVE_EVERY_S)
 
         self._run_beside(observe())

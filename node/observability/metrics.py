@@ -97,6 +97,28 @@ class Metrics:
             registry=registry,
         )
 
+        self._anchors_due = Gauge(
+            "clearing_anchors_due_checkpoints",
+            "Final checkpoints that wait for an anchor in Bitcoin.",
+            registry=registry,
+        )
+        self._anchor_alarms = Gauge(
+            "clearing_anchor_alarms",
+            "Alarms of anchoring that stand; `clearing anchor status` says which.",
+            registry=registry,
+        )
+        self._anchor_balance = Gauge(
+            "clearing_anchor_wallet_satoshi",
+            "What the anchor wallet can spend.",
+            registry=registry,
+        )
+
+    def anchoring(self, due: int, alarms: int, spendable_sat: int) -> None:
+        """Show how anchoring stands."""
+        self._anchors_due.set(due)
+        self._anchor_alarms.set(alarms)
+        self._anchor_balance.set(spendable_sat)
+
     def rpc_opened(self) -> None:
         """Count an RPC as being served."""
         self._rpcs_open.inc()

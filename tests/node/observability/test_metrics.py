@@ -36,6 +36,20 @@ def test_heads_show_the_lag_of_finality() -> None:
     assert value(metrics, "clearing_finality_seconds_count") == 1
 
 
+def test_anchoring_is_shown() -> None:
+    metrics = Metrics()
+    metrics.anchoring(7, 2, 123_456)
+    shown = {
+        name: metrics.registry.get_sample_value(name)
+        for name in (
+            "clearing_anchors_due_checkpoints",
+            "clearing_anchor_alarms",
+            "clearing_anchor_wallet_satoshi",
+        )
+    }
+    assert list(shown.values()) == [7, 2, 123_456]
+
+
 def test_storage_is_shown() -> None:
     metrics = Metrics()
     metrics.storage(1, 2, 3)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,6 +125,26 @@ def test_killed_it_comes_back_with_every_block(tmp_path: Path) -> None:
     assert '"reindexed": false' in (tmp_path / "chain.log").read_text().splitlines()[-1].replace(
         "False", "false"
     )
+
+
+def test_killed_while_it_mines_it_has_every_block_that_was_answered(tmp_path: Path) -> None:
+    port = free_ports(1)[0]
+    chain = started(tmp_path / "chain", port)
+    answered = 0
+    for _ in range(2):
+        killer = threading.Timer(0.3, chain.process.kill)
+        killer.start()
+        with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+            while True:
+                chain.rpc("generate", 5)
+                answered += 5
+        killer.join()
+        chain.process.wait()
+        chain = started(tmp_path / "chain", port)
+        height = chain.rpc("getblockcount")
+        assert height >= answered > 0
+        answered = height
+    assert chain.terminate() == 0
 
 
 def test_blocks_on_an_interval(tmp_path: Path) -> None:
