@@ -96,7 +96,10 @@ class Metrics:
             "Free bytes of the data directory's disk.",
             registry=registry,
         )
+        self._make_anchoring_gauges()
 
+    def _make_anchoring_gauges(self) -> None:
+        registry = self.registry
         self._anchors_due = Gauge(
             "clearing_anchors_due_checkpoints",
             "Final checkpoints that wait for an anchor in Bitcoin.",

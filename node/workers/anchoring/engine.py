@@ -99,6 +99,9 @@ class Engine:
         try:
             return self._step(now=now)
         except BitcoinError as error:
+            # Cut off because the node is ending: nothing is wrong with the Bitcoin node.
+            if self._ends:
+                return False, False
             kind = ALARM_OF.get(type(error), AlarmKind.NODE_UNREACHABLE)
             self.desk.alarms.clear_node(but=kind)
             self.desk.alarm(kind, str(error))
