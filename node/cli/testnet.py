@@ -43,7 +43,7 @@ from node.testnet.plan import (
     plan_of,
     role_name,
 )
-from node.testnet.status import ASKED_AS, NodeReport, observed
+from node.testnet.status import ASKED_AS, NodeReport, followed, observed
 
 app = typer.Typer(
     help="A network of nodes on this machine: authorities, banks, operators; and faults on demand.",
@@ -271,7 +271,7 @@ def _node_fact(
         "final_size": status.final_size if status else None,
         "address": network.listens(report.name),
         "certificate": str((network.node_path(report.name) / CERTIFICATE_NAME).resolve()),
-        "follows": network.plan.followed(report.name) or None,
+        "follows": followed(network, report) or None,
         "paused": report.paused,
         "condition": words(status.condition.name) if status else None,
         "detail": status.condition_detail if status else None,
@@ -299,9 +299,10 @@ def _show(network: LocalNetwork, reports: list[NodeReport]) -> None:
         if status:
             sizes = (f"{status.log_size}", f"{longest - status.log_size}", f"{status.final_size}")
         root = status.log_root.hex()[:12] if status else "-"
-        followed = network.plan.followed(report.name) or "-"
         shown.add_row(
-            *cells(report.name, followed, report.endpoint, report.pid or "-"),
+            *cells(
+                report.name, followed(network, report) or "-", report.endpoint, report.pid or "-"
+            ),
             condition,
             *cells(*sizes, root),
         )

@@ -137,6 +137,17 @@ def is_ready(reports: list[NodeReport]) -> bool:
     return all(report.is_healthy for report in reports) and len(sizes) == 1 and finals == sizes
 
 
+def followed(network: LocalNetwork, report: NodeReport) -> str:
+    """Return the operator from which a node receives its blocks now, or would first try to; "" for an operator."""
+    preferred = network.plan.followed(report.name)
+    if not preferred or report.status is None:
+        return preferred
+    for target in network.plan.dialled(report.name):
+        if network.dialled(report.name, target) == report.status.leader_endpoint:
+            return target
+    return preferred
+
+
 def leader_of(reports: list[NodeReport]) -> NodeStatus | None:
     """Return the leader's status, or None where it does not answer."""
     return next((report.status for report in reports if report.name == LEADER), None)
