@@ -29,6 +29,7 @@ FIGURES = (
     "start",
     "kernels",
     "kills",
+    "psbt",
 )
 """Benchmarks that measure ours alone: run(quick=...) returns figures."""
 
