@@ -51,7 +51,12 @@ def propose(
     {"action": "set-parameters"[, "governance_quorum"][, "proposal_lifetime_ms"][, "settlement_timeout_ms"]
     [, "solution_timeout_ms"]}\n
     {"action": "set-timetable", "cut_offs": ["11:00", "16:30"]}\n
-    {"action": "set-cap", "participant", "asset", "amount": "UNITS" or null}
+    {"action": "set-cap", "participant", "asset", "amount": "UNITS" or null}\n
+    {"action": "set-bitcoin-chain", "network": "main"|"testnet4"|"signet"|"regtest", "height", "header": HEX}\n
+    {"action": "set-route", "asset", "depth", "signing_ms", "fee_rate_max"}, {"action": "end-route", "asset"}\n
+    {"action": "set-miner", "participant", "region"}, {"action": "remove-miner", "participant"}\n
+    {"action": "add-payout-script" or "remove-payout-script", "participant", "kind": "miner"|"pool", "script"}\n
+    {"action": "set-tax-rule", "remaining_ppm", "used_ppm"}
     """
     text = read_standard_input() if file == "-" else read_text(Path(file))
     with access.client() as client:

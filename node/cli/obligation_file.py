@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clearing.errors import REMEDIES, RejectCode
-from clearing.records.obligation import DTYPE, ITEM_VERSION
+from clearing.records.obligation import DTYPE, ITEM_VERSION, MINED_COIN
 from clearing.types import ObligationKind
 from node.cli.errors import WrongUseError
 from node.csv_file import (
@@ -70,6 +70,7 @@ class ObligationFile:
     """A file without faults: parallel columns in file order, and what was ignored.
 
     lines: line of each row; ids: the back office's own, unique; amounts in smallest units; due_ms 0 for none.
+    mined_coin: all are paid with mined coin.
     """
 
     lines: list[int] = field(default_factory=list)
@@ -81,6 +82,7 @@ class ObligationFile:
     due_ms: list[int] = field(default_factory=list)
     references: list[str] = field(default_factory=list)
     ignored_columns: tuple[str, ...] = ()
+    mined_coin: bool = False
 
     def __len__(self) -> int:
         """Return the number of obligations."""
@@ -92,6 +94,7 @@ class ObligationFile:
         made = np.zeros(len(chosen), dtype=DTYPE)
         made["version"] = ITEM_VERSION
         made["kind"] = ObligationKind.TRADE
+        made["flags"] = MINED_COIN if self.mined_coin else 0
         made["debtor"] = [self.debtors[i] for i in chosen]
         made["creditor"] = [self.creditors[i] for i in chosen]
         made["asset"] = [self.assets[i] for i in chosen]

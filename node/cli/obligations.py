@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,6 +56,12 @@ def submit(
             help="CSV with the columns id,debtor,creditor,asset,amount[,due][,reference]."
         ),
     ],
+    mined_coin: Annotated[
+        bool,
+        typer.Option(
+            "--mined-coin", help="All are paid with coin that the debtor declared as mined."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Sign and record the obligations of a CSV file: all of them, or none.
@@ -73,7 +80,7 @@ def submit(
             notice(f"column {column!r} is ignored")
         if not len(read):
             raise WrongUseError("EMPTY_FILE", f"{file} has no obligations", "Add a line for each.")
-        recorded = _send(client, read)
+        recorded = _send(client, replace(read, mined_coin=mined_coin))
     _show_recorded(recorded, len(read), as_json=as_json)
 
 

@@ -28,6 +28,7 @@ from clearing.records.instruction import (
 from clearing.records.obligation import (
     ITEM_BYTES,
     ITEM_VERSION,
+    MINED_COIN,
     SALT_BYTES,
     SECRET_BYTES,
     encode_item,
@@ -61,7 +62,8 @@ class Obligation:
 
     debtor, creditor: name or LEI of a registered participant; asset: its registered name. amount_units: in the asset's
     smallest unit. due_ms: block time at which it lapses unaffirmed, 0 for never. priority: 0 to 255, higher is paid
-    first. The two hashes: SHA-256 of documents that stay with the parties, zero for none.
+    first. The two hashes: SHA-256 of documents that stay with the parties, zero for none. mined_coin: the debtor, a miner,
+    pays it with coin that it declared as mined.
     """
 
     debtor: str
@@ -73,6 +75,7 @@ class Obligation:
     due_ms: int = 0
     trade_ref_hash: bytes = _NO_HASH
     compliance_ref_hash: bytes = _NO_HASH
+    mined_coin: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +165,7 @@ class Writer:
             encode_item(
                 version=ITEM_VERSION,
                 kind=obligation.kind,
-                flags=0,
+                flags=MINED_COIN if obligation.mined_coin else 0,
                 priority=obligation.priority,
                 debtor=_number_of(participants, obligation.debtor, "participant"),
                 creditor=_number_of(participants, obligation.creditor, "participant"),

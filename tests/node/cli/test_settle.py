@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from clearing.bitcoin.psbt import combine, make_psbt, signed_by
+from clearing.records.obligation import MINED_COIN, items_view
+from node.cli.obligation_file import Directory, parse_obligations
 from tests.clearing.bitcoin.bitcoin_kit import key, leg
 from tests.node.cli.network_kit import facts, refused
 
@@ -52,3 +55,11 @@ def test_too_high_a_fee_and_files_that_are_none_are_refused(
     keys.write_text("nothing of a key")
     told = refused(2, "settle", "psbt", "sign", psbt, *common, "--fee-max", 1)
     assert "line 1" in told["message"]
+
+
+def test_a_file_of_obligations_can_be_flagged_as_paid_with_mined_coin() -> None:
+    directory = Directory({"p01": 2, "p02": 3}, {"BTC": 0})
+    text = b"id,debtor,creditor,asset,amount\n1,p01,p02,BTC,5\n"
+    read = parse_obligations(text, directory, 2)
+    assert int(items_view(read.records())["flags"][0]) == 0
+    assert int(items_view(replace(read, mined_coin=True).records())["flags"][0]) == MINED_COIN
