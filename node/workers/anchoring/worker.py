@@ -66,6 +66,7 @@ class AnchoringWorker:
         self._wake = asyncio.Event()
         self._now = False
         self._trouble: Alarm | None = None
+        self._step: asyncio.Future[tuple[bool, bool]] | None = None
 
     @property
     def standing(self) -> Standing | None:
@@ -150,6 +151,9 @@ class AnchoringWorker:
             if self._engine is not None:
                 self._engine.stop()
             self._headers.abort()
+            # Told to end early, it ends at once; nothing of it outlives the node.
+            if self._step is not None:
+                await asyncio.gather(self._step, return_exceptions=True)
 
     async def _round(self) -> float:
         """Make one step and tell the ledger what there is to tell; returns how long to pause."""
@@ -163,8 +167,9 @@ class AnchoringWorker:
                 "this node's key is not registered as its participant's node key: have governance set it",
             )
             return self._poll_s
-        # Cancelled while a thread steps, the thread ends on its own: nobody else touches the files meanwhile.
-        more, is_done = await asyncio.to_thread(engine.step, now=self._now)
+        # Cancelled while a thread steps, `run` waits for the thread: nobody else touches the files meanwhile.
+        self._step = asyncio.ensure_future(asyncio.to_thread(engine.step, now=self._now))
+        more, is_done = await asyncio.shield(self._step)
         if is_done:
             self._now = False
         self._trouble = None
