@@ -245,7 +245,12 @@ def test_a_block_that_cannot_be_applied_is_a_divergence_too(
         replica.take(lying(leader, blocks, 3, len(blocks[3].entries) - 1, leaf))
 
 
-NOT_IN_HISTORY = (LeafKind.EXPIRED, LeafKind.VALIDATORS, LeafKind.MISBEHAVIOUR)
+NOT_IN_HISTORY = (
+    LeafKind.EXPIRED,
+    LeafKind.CYCLE_CUT_OFF,
+    LeafKind.VALIDATORS,
+    LeafKind.MISBEHAVIOUR,
+)
 IN_HISTORY = [kind for kind in LeafKind if kind not in NOT_IN_HISTORY]
 
 

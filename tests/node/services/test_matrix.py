@@ -59,6 +59,8 @@ ADMITTED: dict[str, set[str]] = {
     "ParticipantService/GetCycle": EVERY_PARTICIPANT,
     "ParticipantService/ListUnsettled": EVERY_PARTICIPANT,
     "ParticipantService/GetReason": EVERY_PARTICIPANT,
+    "ParticipantService/GetLeg": EVERY_PARTICIPANT,
+    "ParticipantService/ListMinedCoin": EVERY_PARTICIPANT,
     "ParticipantService/GetReceipt": EVERY_PARTICIPANT,
     "ParticipantService/WatchCheckpoints": EVERY_PARTICIPANT,
     "AuditService/GetCheckpoint": EVERY_PARTICIPANT,
