@@ -112,7 +112,7 @@ def test_files_that_do_not_fit_each_other_are_refused_by_name(network: LocalNetw
     )
     assert "is not the key of p02" in text
     text = start_fails(network, LEADER, log_key_path=leader.signing_key_path)
-    assert "is no key of the log" in text
+    assert "is not the log's key" in text
     assert "passphrase" in start_fails(network, "p02", key_file_path=None)
     empty = network.path / "empty"
     Store.open(empty).close()

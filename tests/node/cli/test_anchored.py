@@ -38,6 +38,7 @@ def wait_for(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("settled")  # whose cycle would take these obligations too
 def test_an_anchored_receipt_is_made_verified_and_outlives_no_reorganisation(
     net: Net, tmp_path: Path
 ) -> None:
