@@ -7,6 +7,7 @@ that only a demonstration can do: every step goes through the client library, re
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 import time
 from collections import Counter, defaultdict
@@ -497,18 +498,22 @@ def flip_receipt(receipt: bytes, policy: Policy) -> tuple[int, int]:
 def flip_in_file(data_dir: Path, value: bytes, check: Callable[[], list[Finding]]) -> list[Finding]:
     """Flip one byte of `value` in the database file, return what `check` finds, and flip it back.
 
+    All copies of it are flipped: LMDB copies a page on write, and a freed page that nobody reads
+    any more may hold the value before the page in use does.
+
     Raises: VerificationError: the file does not hold the value.
     """
     path = data_dir / _DATA_FILE
-    at = path.read_bytes().find(value)
-    if at < 0:
+    middle = len(value) // 2
+    places = [found.start() + middle for found in re.finditer(re.escape(value), path.read_bytes())]
+    if not places:
         raise VerificationError(f"{path} does not hold the leaf")
-    place = at + len(value) // 2
     with path.open("r+b") as file:
         for flipped in (True, False):
-            file.seek(place)
-            byte = value[len(value) // 2] ^ (0x10 if flipped else 0)
-            file.write(bytes([byte]))
+            byte = value[middle] ^ (0x10 if flipped else 0)
+            for place in places:
+                file.seek(place)
+                file.write(bytes([byte]))
             file.flush()
             if flipped:
                 findings = check()
