@@ -158,6 +158,33 @@ def test_a_killed_node_and_a_killed_engine_come_back_and_nothing_acknowledged_is
     assert len(found) == 10
 
 
+def test_an_operator_whose_engine_stands_still_says_that_it_is_stuck_and_takes_nothing(
+    network: OperatorsNetwork,
+) -> None:
+    engine = child(network, "operator-2", "cometbft")
+    os.kill(engine, signal.SIGSTOP)
+    try:
+        with network.client("p01") as client:
+            client.submit(ONE)
+        assert status(network, "operator-2").condition is NodeCondition.SERVING
+        stuck = "stuck behind the others"
+        until(stuck, lambda: status(network, "operator-2").condition is NodeCondition.STUCK)
+        found = status(network, "operator-2")
+        assert found.log_size < status(network, "ministry").log_size
+        assert f"the log here stands at {found.log_size} leaves" in found.condition_detail
+        assert "priv_validator_state.json" in found.condition_detail
+        # What is handed to it goes to another operator.
+        with network.client("p01", "operator-2", "ministry") as client:
+            (recorded,) = client.submit(ONE)
+        assert recorded.index >= found.log_size
+        assert status(network, "operator-2").condition is NodeCondition.STUCK
+    finally:
+        os.kill(engine, signal.SIGCONT)
+    until("it caught up", lambda: agree(network, *NAMES))
+    assert status(network, "operator-2").condition is NodeCondition.SERVING
+    assert child(network, "operator-2", "cometbft") == engine
+
+
 def govern(network: OperatorsNetwork, *actions: Action) -> None:
     with network.client("ministry") as ministry, network.client("central-bank") as bank:
         bank.approve(ministry.propose(list(actions)).index)
