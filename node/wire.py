@@ -18,6 +18,7 @@ from typing import Any, TypeAlias, TypeVar
 from clearing.errors import DecodeError, InvariantViolation
 from clearing.log import merkle
 from clearing.params import Parameters
+from clearing.rules.bitcoin_terms import BitcoinTerms
 from clearing.rules.cycles import Cycle
 from clearing.rules.governance import Proposal, decode_actions
 from clearing.rules.positions import Position
@@ -183,6 +184,7 @@ def registry_message(
         appointed=map(_validator_message, registry.appointed),
         validators=map(_validator_message, registry.validators),
         transaction_bytes_max=transaction_bytes_max,
+        bitcoin_terms=registry.bitcoin.encode(),
     )
 
 
@@ -220,6 +222,7 @@ def registry_of(message: RegistryMessage) -> Registry:
         tuple(message.cut_offs_s),
         tuple(map(_validator_of, message.appointed)),
         tuple(map(_validator_of, message.validators)),
+        BitcoinTerms.decode(message.bitcoin_terms),
     )
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from clearing.errors import DecodeError
 from clearing.params import Parameters
+from clearing.rules.bitcoin_terms import BitcoinTerms, Route, TaxRule
 from clearing.rules.cycles import Cycle
 from clearing.rules.governance import Proposal, encode_actions
 from clearing.rules.positions import Position
@@ -73,12 +74,19 @@ CYCLE_ASSETS = st.builds(
     U64, U192, U192, U192, U192, U64,
     st.lists(st.builds(ResultRow, U32, U192, U192, U192, U192), max_size=5).map(tuple),
 )  # fmt: skip
+BITCOIN_TERMS = st.builds(
+    BitcoinTerms,
+    route=st.none() | st.builds(Route, U16, U16, U64, U32),
+    miners=st.lists(st.tuples(U32, st.sampled_from(["Irkutsk", "Омск"])), max_size=3).map(tuple),
+    tax=st.builds(TaxRule, U32, U32),
+)
 REGISTRIES = st.builds(
     Registry,
     st.lists(PARTICIPANTS, max_size=3).map(tuple),
     st.lists(ASSETS, max_size=3).map(tuple),
     st.builds(Parameters, U8, U64, U64, U64),
     st.lists(st.integers(0, 86_399), max_size=3).map(tuple),
+    bitcoin=BITCOIN_TERMS,
 )
 
 
