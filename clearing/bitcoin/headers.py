@@ -1,7 +1,7 @@
 """A chain of block headers, judged from a pinned one: no node, no blocks, no database.
 
-Lives here: the rules of a whole chain, what is read off one (depth, median time, work), and the choice by most work. May not
-live here: the rules for a single header on its parent as the ledger applies them (next_header.py), where headers come from.
+Lives here: what makes headers a chain, what is read off one (depth, median time, work), and whether another outweighs it. May not
+live here: the rules for one header (next_header.py), where headers come from.
 
 What is checked of every header: 80 bytes, its parent's hash, proof of work, the difficulty that is due (mainnet's retarget,
 testnet4's 20-minute rule and BIP 94, signet's retarget, regtest's constant), a time later than the median of the eleven
@@ -11,30 +11,32 @@ to everything before it, and what follows it costs work.
 
 Not checked, for headers do not hold it: transactions, and signet's block signatures (BIP 325), so that a signet or regtest
 chain proves order and nothing that costs. A time more than two hours ahead of now is the caller's to refuse: there is no clock here.
-Source: Bitcoin Core src/pow.cpp, ContextualCheckBlockHeader in src/validation.cpp; BIP 94. Parameters by btclib.
 """
 
 from __future__ import annotations
 
 import bisect
-import enum
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 
 from clearing.bitcoin.next_header import (
     HEADER_BYTES,
     MEDIAN_BLOCKS,
     RETARGET_BLOCKS,
     BitcoinNetwork,
-    consensus_of,
+    HeaderError,
+    HeaderFault,
+    bits_of,
+    limit_bits_of,
+    median_time_s,
+    parent_of,
+    time_s_of,
+    verify_context,
+    verify_work,
+    work_of,
+    work_of_bits,
 )
 from clearing.bitcoin.transaction import sha256d, shown
-from clearing.errors import VerificationError
-
-TIME_WARP_S = 600
-"""How far a period's first block may lie before its parent. Source: BIP 94."""
 
 HEIGHT_MAX = (1 << 31) - 1
 """Bitcoin counts heights in 31 bits."""
@@ -46,33 +48,6 @@ _GENESIS_SHOWN = {
     BitcoinNetwork.REGTEST: "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206",
 }
 """Block 0 of each network. Source: Bitcoin Core src/kernel/chainparams.cpp."""
-
-
-class HeaderFault(enum.Enum):
-    """Why a chain of headers is refused."""
-
-    LENGTH = "headers are 80 bytes each, and at least one"
-    START = "a chain begins at genesis or with a difficulty period"
-    GAP = "a header does not name the one before as its parent"
-    BITS = "a difficulty that is no target of this network"
-    WORK = "a header without its proof of work"
-    RETARGET = "another difficulty than is due"
-    TIME_WARP = "the first block of a period lies before its parent"
-    MEDIAN = "a header no later than the median of the eleven before it"
-    VERSION = "a version that the network no longer accepts"
-    PIN = "the pinned header is not in the chain"
-    HEIGHT = "the chain has no block at this height"
-    SHALLOW = "too few confirmations"
-    LESS_WORK = "another chain from the same header has more work"
-
-
-class HeaderError(VerificationError):
-    """A chain of headers does not hold; `fault` says why."""
-
-    def __init__(self, fault: HeaderFault, detail: str) -> None:
-        """Refuse for `fault`."""
-        super().__init__(f"{fault.name}: {fault.value} ({detail})")
-        self.fault = fault
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -97,121 +72,52 @@ def first_height(network: BitcoinNetwork, height: int) -> int:
     return 0 if network is BitcoinNetwork.REGTEST else height // RETARGET_BLOCKS * RETARGET_BLOCKS
 
 
-@lru_cache(maxsize=4096)
-def _target(bits: int) -> int:
-    """Return the target that compact bits stand for; 0 where they stand for none (negative, or beyond 256 bits)."""
-    exponent, mantissa = bits >> 24, bits & 0x7FFFFF
-    if bits & 0x800000 and mantissa:
-        return 0
-    target = mantissa >> (8 * (3 - exponent)) if exponent <= 3 else mantissa << (8 * (exponent - 3))
-    return target if target < 1 << 256 else 0
-
-
-def _compact(target: int) -> int:
-    """Return the compact bits of a target, rounded down."""
-    size = (target.bit_length() + 7) // 8
-    mantissa = target << (8 * (3 - size)) if size <= 3 else target >> (8 * (size - 3))
-    # The highest bit of the mantissa is a sign.
-    if mantissa & 0x800000:
-        mantissa >>= 8
-        size += 1
-    return size << 24 | mantissa
-
-
-@lru_cache(maxsize=4096)
-def _work(bits: int) -> int:
-    return (1 << 256) // (_target(bits) + 1)
-
-
-def next_target_bits(base_bits: int, first_s: int, last_s: int, limit_bits: int) -> int:
-    """Return the bits of the next period, from times of the first and last block of this one (seconds).
-
-    Source: Bitcoin Core CalculateNextWorkRequired.
-    """
-    timespan_s = RETARGET_BLOCKS * 600
-    actual_s = min(max(last_s - first_s, timespan_s // 4), timespan_s * 4)
-    target = _target(base_bits) * actual_s % (1 << 256) // timespan_s
-    return _compact(min(target, _target(limit_bits)))
-
-
 class _Judge:
-    """Checks headers one after the other; knows what the next one owes to those before."""
+    """Checks headers one after the other; an `Ancestry` that carries along what the next one owes to those before."""
 
     def __init__(self, network: BitcoinNetwork, start_height: int) -> None:
-        consensus = consensus_of(network)
-        self._limit_bits = int.from_bytes(consensus.pow_limit_bits, "big")
-        self._limit = _target(self._limit_bits)
-        self._is_constant = consensus.pow_no_retargeting
-        self._has_easy_blocks = consensus.pow_allow_min_difficulty_blocks
-        self._enforces_bip94 = consensus.enforce_bip94
-        self._spacing_s = consensus.pow_target_spacing
-        self._versions = (
-            (consensus.bip34_height, 2),
-            (consensus.bip66_height, 3),
-            (consensus.bip65_height, 4),
-        )
+        self._network = network
         self.height = start_height - 1
         self.tip = b""
         self.work = 0
-        self._bits = self._time_s = 0
-        self._first_bits = self._first_s = 0
+        self.bits = self.time_s = 0
+        self._first = (0, 0)
         # The last bits of the period that are not the easiest, for what follows an easy block.
         self._hard_bits = 0
-        self._times: deque[int] = deque(maxlen=MEDIAN_BLOCKS)
+        self._limit_bits = limit_bits_of(network)
+        self._times_s: deque[int] = deque(maxlen=MEDIAN_BLOCKS)
+
+    def hard_bits(self) -> int:
+        """Return the bits of the last header that opens its period or is not the easiest."""
+        return self._hard_bits
+
+    def period_start(self) -> tuple[int, int]:
+        """Return bits and time of the first header of the period."""
+        return self._first
+
+    def recent_times_s(self) -> list[int]:
+        """Return the times of the last eleven headers, as many as there were."""
+        return list(self._times_s)
 
     def take(self, header: bytes) -> None:
         """Check the next header and go on to it. Raises: HeaderError."""
-        height = self.height + 1
-        time_s = int.from_bytes(header[68:72], "little")
-        bits = int.from_bytes(header[72:76], "little")
-        block_hash = sha256d(header)
-        if self.tip and header[4:36] != self.tip:
-            raise HeaderError(HeaderFault.GAP, f"height {height}")
-        target = _target(bits)
-        if not 0 < target <= self._limit:
-            raise HeaderError(HeaderFault.BITS, f"height {height}, {bits:08x}")
-        self._require_work(block_hash, target)
+        if self.tip and parent_of(header) != self.tip:
+            raise HeaderError(HeaderFault.GAP, f"height {self.height + 1}")
+        block_hash = self._require_work(header)
+        bits, time_s = bits_of(header), time_s_of(header)
         if self.tip:
-            self._follow(header, height, time_s, bits)
-            self.work += _work(bits)
-        if height % RETARGET_BLOCKS == 0 or not self.tip:
-            self._first_bits, self._first_s = bits, time_s
+            verify_context(self._network, header, self)
+            self.work += work_of_bits(bits)
+        if (self.height + 1) % RETARGET_BLOCKS == 0 or not self.tip:
+            self._first = (bits, time_s)
             self._hard_bits = bits
         elif bits != self._limit_bits:
             self._hard_bits = bits
-        self._times.append(time_s)
-        self.height, self.tip, self._bits, self._time_s = height, block_hash, bits, time_s
+        self._times_s.append(time_s)
+        self.height, self.tip, self.bits, self.time_s = self.height + 1, block_hash, bits, time_s
 
-    def _require_work(self, block_hash: bytes, target: int) -> None:
-        if int.from_bytes(block_hash, "little") > target:
-            raise HeaderError(HeaderFault.WORK, f"height {self.height + 1}")
-
-    def _follow(self, header: bytes, height: int, time_s: int, bits: int) -> None:
-        due = self._due(height, time_s)
-        if bits != due:
-            detail = f"height {height}, {bits:08x} where {due:08x} is due"
-            raise HeaderError(HeaderFault.RETARGET, detail)
-        if len(self._times) == MEDIAN_BLOCKS and time_s <= sorted(self._times)[MEDIAN_BLOCKS // 2]:
-            raise HeaderError(HeaderFault.MEDIAN, f"height {height}")
-        opens_period = height % RETARGET_BLOCKS == 0
-        if self._enforces_bip94 and opens_period and time_s < self._time_s - TIME_WARP_S:
-            raise HeaderError(HeaderFault.TIME_WARP, f"height {height}")
-        version = int.from_bytes(header[:4], "little", signed=True)
-        for since, least in self._versions:
-            if height >= since and version < least:
-                raise HeaderError(HeaderFault.VERSION, f"height {height}, version {version}")
-
-    def _due(self, height: int, time_s: int) -> int:
-        """Return the bits that the header at `height` must carry."""
-        if height % RETARGET_BLOCKS and not self._has_easy_blocks:
-            return self._bits
-        if height % RETARGET_BLOCKS:
-            is_late = time_s > self._time_s + 2 * self._spacing_s
-            return self._limit_bits if is_late else self._hard_bits
-        if self._is_constant:
-            return self._bits
-        base_bits = self._first_bits if self._enforces_bip94 else self._bits
-        return next_target_bits(base_bits, self._first_s, self._time_s, self._limit_bits)
+    def _require_work(self, header: bytes) -> bytes:
+        return verify_work(self._network, header, f"height {self.height + 1}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +147,7 @@ class HeaderChain:
 
     def time_s(self, height: int) -> int:
         """Return the time that the block's miner claims, seconds since 1970. Raises: HeaderError: HEIGHT."""
-        return int.from_bytes(self.header(height)[68:72], "little")
+        return time_s_of(self.header(height))
 
     def median_time_s(self, height: int) -> int | None:
         """Return the median of the times of a block and the ten before: what no single miner chooses; None where they are not all known.
@@ -252,8 +158,7 @@ class HeaderChain:
         first = max(height - MEDIAN_BLOCKS + 1, 0)
         if first < self.start_height:
             return None
-        times = sorted(self.time_s(one) for one in range(first, height + 1))
-        return times[len(times) // 2]
+        return median_time_s(self.time_s(one) for one in range(first, height + 1))
 
     def depth(self, height: int) -> int:
         """Return the confirmations of the block at `height`, 1 at the tip. Raises: HeaderError: HEIGHT."""
@@ -295,20 +200,6 @@ def verify_chain(
     return HeaderChain(network, start_height, headers, judge.work)
 
 
-def best_of(chains: Iterable[HeaderChain]) -> HeaderChain:
-    """Return the chain with the most work after the last header that all of them have; of equal ones the first.
-
-    Caller's duty: at least one chain, all begin with the same header.
-    """
-    best: HeaderChain | None = None
-    for chain in chains:
-        if best is None or chain.work > best.work:
-            best = chain
-    if best is None:
-        raise HeaderError(HeaderFault.LENGTH, "no chain to choose from")
-    return best
-
-
 def verify_not_outweighed(chain: HeaderChain, other: HeaderChain, height: int) -> None:
     """Check that `other` does not show the block of `chain` at `height` to be on a losing branch.
 
@@ -340,7 +231,4 @@ def _last_common_height(one: HeaderChain, other: HeaderChain) -> int | None:
 
 
 def _work_after(chain: HeaderChain, height: int) -> int:
-    return sum(
-        _work(int.from_bytes(chain.header(one)[72:76], "little"))
-        for one in range(height + 1, chain.tip_height + 1)
-    )
+    return sum(work_of(chain.header(one)) for one in range(height + 1, chain.tip_height + 1))

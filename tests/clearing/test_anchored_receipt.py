@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from clearing import anchored_receipt as ar
 from clearing.anchored_receipt import AnchoredReceipt, under_anchored_note
-from clearing.bitcoin.headers import HeaderError, HeaderFault, Pin
-from clearing.bitcoin.next_header import BitcoinNetwork
+from clearing.bitcoin.headers import Pin
+from clearing.bitcoin.next_header import BitcoinNetwork, HeaderError, HeaderFault
 from clearing.bitcoin.ots import OtsProof
 from clearing.bitcoin.transaction import sha256d
 from clearing.errors import DecodeError, VerificationError

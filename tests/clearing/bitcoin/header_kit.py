@@ -44,3 +44,9 @@ def mainnet() -> tuple[bytes, ...]:
 def mainnet_pin() -> Pin:
     """Return the pin of the first of them."""
     return Pin(START_HEIGHT, sha256d(mainnet()[0]))
+
+
+def real(network: BitcoinNetwork) -> dict[int, bytes]:
+    """Return real headers of testnet4 or signet by height; see the vectors' sources."""
+    packed = VECTORS[network.name.lower()]["headers"]
+    return {int(height): bytes.fromhex(one) for height, one in packed.items()}

@@ -8,8 +8,8 @@ from pathlib import Path
 import pbk
 import pytest
 
-from clearing.bitcoin.headers import HeaderError, HeaderFault, genesis_pin, verify_chain
-from clearing.bitcoin.next_header import BitcoinNetwork
+from clearing.bitcoin.headers import genesis_pin, verify_chain
+from clearing.bitcoin.next_header import BitcoinNetwork, HeaderError, HeaderFault
 from clearing.bitcoin.transaction import sha256d
 from node.regtest.kernel import Kernel
 from tests.clearing.bitcoin.bitcoin_kit import BITS, TARGET, Chain

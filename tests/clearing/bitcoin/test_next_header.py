@@ -6,7 +6,6 @@ import pytest
 
 from clearing.bitcoin import next_header as rules
 from clearing.bitcoin.transaction import sha256d
-from clearing.errors import VerificationError
 from tests.clearing.bitcoin.bitcoin_kit import REGTEST_GENESIS, Chain, mine
 
 REGTEST = rules.BitcoinNetwork.REGTEST
@@ -36,18 +35,22 @@ def test_no_work_wrong_difficulty_and_time_are_refused_by_name() -> None:
         lazy = good[:76] + nonce.to_bytes(4, "little")
         if int.from_bytes(sha256d(lazy), "little") > 1 << 255:
             break
-    with pytest.raises(VerificationError, match="proof of work"):
+    with pytest.raises(rules.HeaderError, match="WORK"):
         follows(lazy)
-    with pytest.raises(VerificationError, match="proof of work"):
+    with pytest.raises(rules.HeaderError, match="BITS"):
         follows(good, rules.BitcoinNetwork.MAIN)
-    with pytest.raises(VerificationError, match="median"):
+    with pytest.raises(rules.HeaderError, match="LENGTH"):
+        follows(good[:-1])
+    with pytest.raises(rules.HeaderError, match="VERSION"):
+        follows(mine(tip, bytes(32), salt=3 - 0x20000000))
+    with pytest.raises(rules.HeaderError, match="MEDIAN"):
         follows(mine(tip, bytes(32), time_s=rules.time_s_of(chain.headers[1])))
     harder = good[:72] + bytes.fromhex("ffff7e20") + good[76:]
     for nonce in range(1000):
         harder = harder[:76] + nonce.to_bytes(4, "little")
         if int.from_bytes(sha256d(harder), "little") < 0x7EFFFF << 232:
             break
-    with pytest.raises(VerificationError, match="is due"):
+    with pytest.raises(rules.HeaderError, match="RETARGET"):
         follows(harder)
 
 

@@ -20,14 +20,8 @@ from opentimestamps.core.serialize import (
 from opentimestamps.core.timestamp import DetachedTimestampFile, Timestamp, make_merkle_tree
 
 from clearing.bitcoin import ots
-from clearing.bitcoin.headers import (
-    HeaderChain,
-    HeaderError,
-    HeaderFault,
-    genesis_pin,
-    verify_chain,
-)
-from clearing.bitcoin.next_header import BitcoinNetwork
+from clearing.bitcoin.headers import HeaderChain, genesis_pin, verify_chain
+from clearing.bitcoin.next_header import BitcoinNetwork, HeaderError, HeaderFault
 from clearing.bitcoin.ots import Operation, OtsProof, commitment_of, make_proofs, verify_ots
 from clearing.bitcoin.transaction import Outpoint, Output, TransactionProof
 from clearing.errors import ClearingError, DecodeError, VerificationError
