@@ -208,7 +208,7 @@ REMEDIES: dict[RejectCode, str] = {
     RejectCode.LEG_NOT_READY: "First all other pay-ins are confirmed and every payer names its coins.",
     RejectCode.NOT_A_PAYER: "Only a net payer of this leg may do or be named so.",
     RejectCode.COIN_IN_USE: "A running leg holds this coin; name another.",
-    RejectCode.TOO_MANY_COINS: "Name fewer, larger coins.",
+    RejectCode.TOO_MANY_COINS: "Name fewer coins; their number and their sum are limited.",
     RejectCode.COINS_SHORT: "Name coins that cover what you owe and the fee at its greatest rate.",
     RejectCode.FEE_RATE: "Choose a rate between 1,000 and the greatest that governance allows.",
     RejectCode.DEADLINE_AHEAD: "The payer has time until the leg's deadline.",

@@ -45,6 +45,7 @@ from clearing.rules.legs import (
     LegState,
     NamedCoins,
     coins_max,
+    surplus_sat_max,
 )
 from clearing.rules.settlement import LIFECYCLE as INSTRUCTION_LIFECYCLE
 from clearing.state import Draft, State
@@ -93,11 +94,13 @@ def name_coins(draft: Draft, instruction: Instruction, named: NamedCoins) -> Out
         # A coin can be spent once: it is in one leg, and there one payer's.
         if holder is not None and holder != (named.cycle, instruction.actor):
             return refused(RejectCode.COIN_IN_USE)
-    # The transaction must stay within its limits.
-    if len(named.coins) > coins_max(leg.payers):
-        return refused(RejectCode.TOO_MANY_COINS)
     payer = Payer(instruction.actor, debit, named.coins, named.change_script)
-    common = common_weight(payees_of(draft, named.cycle, leg))
+    payees = payees_of(draft, named.cycle, leg)
+    surplus_max = surplus_sat_max(leg.payers, sum(payee.amount_sat for payee in payees))
+    # The transaction must stay within its limits: of inputs, and of all coin there is.
+    if len(named.coins) > coins_max(leg.payers) or payer.brought_sat - debit > surplus_max:
+        return refused(RejectCode.TOO_MANY_COINS)
+    common = common_weight(payees)
     try:
         # The coins must cover what is owed at the greatest fee, so that no offer fails for one payer's want.
         cost_sat(payer, leg.fee_rate_max, common, leg.payers)
@@ -194,6 +197,9 @@ def see_transaction(draft: Draft, proof: TransactionProof) -> RejectCode | None:
         # A shallow block may go again: only what is as deep as a payment must be counts against it.
         if any(depth < leg.depth for _, leg in legs):
             return RejectCode.TOO_SHALLOW
+        # Headers alone cannot rule out two blocks that spend one coin: what was shown first stands while they hold it.
+        if not all(LIFECYCLE.allows(leg.state, LegState.FAILED) for _, leg in legs):
+            return RejectCode.LEG_STATE
         for number, _ in legs:
             payer = min(holder[1] for holder in holders if holder and holder[0] == number)
             _fail(draft, number, LegCause.SPENT, payer)

@@ -27,6 +27,7 @@ from clearing.errors import DecodeError, RejectCode, VerificationError
 
 MILLION = 1_000_000
 DEPTH_MAX = 1_000
+SIGNING_MS_MAX = 30 * 86_400_000
 MINERS_MAX = 10_000
 PAYOUTS_MAX = 20_000
 
@@ -291,7 +292,8 @@ def set_route(terms: BitcoinTerms, values: dict[str, Any], assets: int) -> Chang
     # One chain has one asset of its own.
     if terms.route is not None and terms.route.asset != values["asset"]:
         return terms, RejectCode.ACTION_DUPLICATE
-    is_sound = 0 < values["depth"] <= DEPTH_MAX and values["signing_ms"] > 0
+    # Without a bound a deadline would not fit its record, and the cycle that opened the leg could not be applied.
+    is_sound = 0 < values["depth"] <= DEPTH_MAX and 0 < values["signing_ms"] <= SIGNING_MS_MAX
     if terms.chain is None or values["by_transaction"] != 1 or not is_sound:
         return terms, RejectCode.ACTION_VALUE
     if not 1_000 <= values["fee_rate_max"] <= 100_000_000:

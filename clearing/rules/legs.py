@@ -205,8 +205,8 @@ class NamedCoins:
     def decode(cls, data: bytes) -> Self:
         """Parse the canonical bytes.
 
-        Raises: DecodeError: wrong length, no coin or too many, one twice, no settlement script, or an amount beyond
-        all money.
+        Raises: DecodeError: wrong length, no coin or too many, one twice, one of no transaction, no settlement script, or
+        an amount beyond all money.
         """
         head = _COINS.decode(data[: _COINS.width])
         if not 0 < head["coins"] <= COINS_MAX:
@@ -217,6 +217,9 @@ class NamedCoins:
             if not 0 < values["amount_sat"] <= MONEY_SAT_MAX:
                 raise DecodeError("a coin holds between one satoshi and all there are")
             outpoint = Outpoint.decode(values["outpoint"])
+            # What a coinbase spends is no coin, and a transaction that spends it beside others is none.
+            if not any(outpoint.txid):
+                raise DecodeError("a coin is the output of a transaction")
             coins.append(Coin(outpoint, values["amount_sat"], unpack_script(values)))
         if len({coin.outpoint for coin in coins}) != len(coins):
             raise DecodeError("a coin is named twice")
@@ -240,6 +243,14 @@ def coins_max(payers: int) -> int:
     return min(COINS_MAX, INPUTS_MAX // payers)
 
 
+def surplus_sat_max(payers: int, paid_sat: int) -> int:
+    """Return how much more than it owes each of `payers` may bring to a leg that pays `paid_sat`.
+
+    So that all outputs, change included, stay within all coin there is: beyond that they are no transaction.
+    """
+    return (MONEY_SAT_MAX - paid_sat) // payers
+
+
 __all__ = [
     "COINS_MAX",
     "LIFECYCLE",
@@ -251,4 +262,5 @@ __all__ = [
     "Payee",
     "can_settle",
     "coins_max",
+    "surplus_sat_max",
 ]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from clearing import ledger
-from clearing.bitcoin.transaction import Outpoint, Output
+from clearing.bitcoin.transaction import MONEY_SAT_MAX, Outpoint, Output
 from clearing.errors import RejectCode as R
 from clearing.memory import MemoryStore
 from clearing.params import Parameters
 from clearing.rows import Table
+from clearing.rules.bitcoin_terms import SIGNING_MS_MAX
 from clearing.rules.legs import LegCause, LegState
 from clearing.rules.registry import Action, ActionKind
 from clearing.state import State
@@ -279,6 +282,40 @@ def test_coins_are_named_once_over_all_legs_and_may_be_named_anew() -> None:
     assert bitcoin.coins(P01, 2, second).code is R.COIN_IN_USE
 
 
+def test_no_coins_that_payers_name_keep_the_offer_from_being_a_transaction() -> None:
+    """Amounts are a payer's own word: together with what others say they must leave a transaction that all can parse."""
+    _, bitcoin = ready()
+    most = MONEY_SAT_MAX // 2
+    assert bitcoin.coins(P01, 1, coin("p01", most + 1)).code is R.TOO_MANY_COINS
+    whole = coin("p01", MONEY_SAT_MAX)
+    beside = replace(whole, outpoint=Outpoint(whole.outpoint.txid, 1))
+    assert bitcoin.coins(P01, 1, whole, beside).code is R.TOO_MANY_COINS
+    for index in (0, 0xFFFFFFFF):
+        nothing = replace(coin("p01", 2 * MS), outpoint=Outpoint(bytes(32), index))
+        assert bitcoin.coins(P01, 1, nothing).code is R.MALFORMED
+    for actor, name in ((P01, "p01"), (P02, "p02")):
+        bitcoin.ok(bitcoin.coins(actor, 1, coin(name, most)))
+    bitcoin.ok(bitcoin.offer(1))
+    template = bitcoin.template(1)
+    assert sum(one.output.amount_sat for one in template.outputs) == 2 * most - template.fee_sat
+
+
+def test_a_second_spend_that_headers_cannot_rule_out_changes_nothing() -> None:
+    """The ledger follows headers, not the rules of blocks: two of them may spend one coin, and no replica stops."""
+    _, bitcoin = offered()
+    bitcoin.ok(bitcoin.all_signed(1))
+    template = bitcoin.template(1)
+    spent = template.transaction.inputs[0]
+    (other,) = bitcoin.mine(transaction([spent], [Output(5, wpkh("x"))]))
+    (proof,) = bitcoin.mine(template.transaction.raw)
+    bitcoin.ok(bitcoin.show(proof))
+    bitcoin.mine()
+    assert bitcoin.show(other).code is R.LEG_STATE
+    assert bitcoin.leg(1).state is LegState.MINED
+    bitcoin.mine()
+    assert bitcoin.leg(1).state is LegState.CONFIRMED
+
+
 def test_what_the_chain_shows_is_proved_and_concerns_somebody() -> None:
     _, bitcoin = offered()
     (stranger,) = bitcoin.mine(transaction([Outpoint(b"\x31" * 32, 0)], [Output(5, wpkh("x"))]))
@@ -317,8 +354,8 @@ def test_deadlines_wake_the_ledger() -> None:
 
 def test_terms_of_governance_are_checked() -> None:
     net = Core()
-    before = net.propose(1, *terms(depth=0))
-    assert before.code is R.ACTION_VALUE
+    for wrong in ({"depth": 0}, {"signing_ms": 0}, {"signing_ms": SIGNING_MS_MAX + 1}):
+        assert net.propose(1, *terms(**wrong)).code is R.ACTION_VALUE
     bitcoin = Bitcoin(net)
     again = [one for one in terms() if one.kind is ActionKind.SET_BITCOIN_CHAIN]
     assert net.propose(1, *again).code is R.ACTION_DUPLICATE
