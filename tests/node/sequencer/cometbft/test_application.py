@@ -18,7 +18,7 @@ from clearing.records.leaves import LeafKind, leaf_kind
 from clearing.rows import Table
 from clearing.rules.governance import encode_actions
 from clearing.rules.registry import Action, ActionKind
-from clearing.types import LicenceStatus
+from clearing.types import LicenceStatus, Role
 from node.pb.abci import abci_pb2 as abci
 from node.sequencer.cometbft import application as module
 from node.sequencer.cometbft.application import CODE_NOT_DUE, CODE_RECORDED
@@ -26,7 +26,7 @@ from node.sequencer.cometbft.home import APP_VERSION
 from node.sequencer.cometbft.transactions import Tick
 from node.sequencer.driver import Machine
 from node.store import StoreFullError
-from tests.ledger_kit import CB, GENESIS_MS, MINISTRY, P01, P02, item, seeded_key
+from tests.ledger_kit import CB, GENESIS_MS, MINISTRY, P01, P02, item, participant, seeded_key
 from tests.node.sequencer.cometbft.engine_kit import Engine, Maker
 
 OPERATOR_1, OPERATOR_2 = 7, 8
@@ -436,7 +436,11 @@ def test_odd_evidence_is_recorded_and_moves_nothing(
     assert maker.network_id
 
 
-def test_a_suspended_licence_ends_the_cosignature_at_once(engine: Engine, maker: Maker) -> None:
+def test_a_suspended_licence_ends_cosignature_and_vote(engine: Engine, maker: Maker) -> None:
+    number = len(engine.machine.state.registry.participants)
+    fifth = participant("operator-3", Role.OPERATOR, number)
+    joins = Action(ActionKind.ADD_PARTICIPANT, fifth), validator(number, key_of("fifth"))
+    govern(engine, maker, *joins)
     licence = {
         "participant": OPERATOR_1,
         "status": LicenceStatus.SUSPENDED,
@@ -444,6 +448,7 @@ def test_a_suspended_licence_ends_the_cosignature_at_once(engine: Engine, maker:
         "licence_expiry_ms": 0,
     }
     answer = govern(engine, maker, Action(ActionKind.SET_LICENCE, licence))
-    assert not answer.validator_updates
+    updates = {update.pub_key.ed25519: update.power for update in answer.validator_updates}
+    assert updates == {key_of("validator 7"): 0}
     assert not engine.machine.state.registry.may_cosign("operator-1", 0)
     assert engine.store.get(Table.PARAMETERS, b"validators") is not None
