@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from node.testnet.plan import Engine
-from tests.network.scenarios import OWN, SHARED, Figures
+from tests.network.scenarios import SHARED, Figures
+from tests.network.twin import OWN
 from tests.network.world import World, say
 
 

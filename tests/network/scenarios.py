@@ -216,6 +216,22 @@ def liar_about_heads(world: World) -> Figures:
     }
 
 
+def counts_no_more(world: World, witness: str) -> float:
+    """Show, one of the other four operators being away, that who left the set finishes no final note.
+
+    Returns how long finality took to come back with `witness`.
+    """
+    control.stop_node(world.network, witness)
+    time.sleep(1)
+    before = world.final()
+    ordered = world.acknowledged()
+    world.wait("three of four go on ordering", lambda: world.acknowledged() > ordered, 30)
+    time.sleep(3)
+    assert world.final() == before, "the cosignature of who left the set counted"
+    control.start_node(world.network, witness)
+    return world.works(BACK_S)
+
+
 def licence(world: World) -> Figures:
     """Of five operators one is suspended and licensed again: the set follows, and its cosignature counts accordingly."""
     name = world.operators[-1]
@@ -231,28 +247,16 @@ def licence(world: World) -> Figures:
         }
         return Action(ActionKind.SET_LICENCE, value)
 
-    def powers() -> list[int]:
-        rpc = world.engine(world.operators[0])
-        height = rpc.status().height
-        found = [int(one["voting_power"]) for one in rpc.validators(height)]
-        rpc.close()
-        return found
+    def voters() -> int:
+        return len(world.voters(world.operators[0]))
 
-    assert len(powers()) == 5
+    assert voters() == 5
     world.govern(licensed(LicenceStatus.SUSPENDED))
-    left = world.wait("it has left the set", lambda: len(powers()) == 4, 30)
+    left = world.wait("it has left the set", lambda: voters() == 4, 30)
     # Four of five must cosign: three and a suspended one are not enough.
-    control.stop_node(world.network, witness)
-    time.sleep(1)
-    before = world.final()
-    ordered = world.acknowledged()
-    world.wait("three of four go on ordering", lambda: world.acknowledged() > ordered, 30)
-    time.sleep(3)
-    assert world.final() == before, "a suspended operator's cosignature counted"
-    control.start_node(world.network, witness)
-    world.works(BACK_S)
+    counts_no_more(world, witness)
     world.govern(licensed(LicenceStatus.ACTIVE))
-    joined = world.wait("it is back in the set", lambda: len(powers()) == 5, 30)
+    joined = world.wait("it is back in the set", lambda: voters() == 5, 30)
     return {"node": name, "left_s": round(left, 1), "joined_s": round(joined, 1)}
 
 
@@ -270,6 +274,3 @@ SHARED: dict[str, Callable[[World], Figures]] = {
     "liar-heads": liar_about_heads,
 }
 """Those that run one after the other on one network."""
-
-OWN: dict[str, tuple[int, Callable[[World], Figures]]] = {"licence": (5, licence)}
-"""Those with a network of several operators of their own, so many."""

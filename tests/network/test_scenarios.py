@@ -30,3 +30,9 @@ def test_operators_under_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_one_operator_and_its_followers_under_faults(tmp_path: Path) -> None:
     seed = random.SystemRandom().randrange(1 << 32)
     run(EMBEDDED, Engine.EMBEDDED, docker=False, seed=seed, directory=tmp_path)
+
+
+def test_a_validator_key_in_two_engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(engine_program().parent), prepend=":")
+    seed = random.SystemRandom().randrange(1 << 32)
+    run(("twin",), Engine.COMETBFT, docker=False, seed=seed, directory=tmp_path)

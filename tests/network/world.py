@@ -264,6 +264,14 @@ class World:
         inside = home / "run" / "rpc.sock"
         return EngineRpc(inside if self.network.bridge is not None else sockets_of(home).rpc)
 
+    def voters(self, name: str) -> set[bytes]:
+        """Return the addresses of the validators in force, as the engine of an operator has them."""
+        rpc = self.engine(name)
+        try:
+            return {bytes.fromhex(one["address"]) for one in rpc.validators(rpc.status().height)}
+        finally:
+            rpc.close()
+
     def kill_part(self, name: str, part: str) -> None:
         """Kill an operator's node or its consensus engine, `part` node or cometbft, and leave its supervisor to it."""
         pid = (

@@ -1,7 +1,7 @@
 """A validator that votes twice, under the real consensus engine: what every operator makes of it.
 
 The votes are made here, with the validator's own key; the engine's RPC takes the evidence, verifies it
-and gossips it. What is not tried here: a second engine process that votes by itself.
+and gossips it. Two engines that vote by themselves with one key: tests/network/twin.py.
 """
 
 from __future__ import annotations
