@@ -243,7 +243,7 @@ class NodeConfig:
     bitcoin_rpc_url: str = field(
         default="",
         metadata=about(
-            "JSON-RPC of a Bitcoin node, http://host:port without user and password; without it nothing is anchored.",
+            "JSON-RPC of a Bitcoin node, http://host:port without user and password; without it no chain is followed and nothing anchored.",
             check=check_rpc_url,
         ),
     )
@@ -260,7 +260,8 @@ class NodeConfig:
     bitcoin_key_path: Path | None = field(
         default=None,
         metadata=about(
-            "The sealed key from which the anchor wallet's keys are derived; who anchors needs it."
+            "The sealed key from which the anchor wallet's keys are derived; without it the chain is followed and nothing anchored. "
+            "One operator anchors: several would pay for the same checkpoints."
         ),
     )
     bitcoin_birthday: int = field(
@@ -369,12 +370,14 @@ class NodeConfig:
     def _check_bitcoin(self) -> None:
         if not self.bitcoin_rpc_url:
             return
-        # One node pays: several would anchor the same checkpoints again and again.
+        # Statements about the chain are ordered where they are made.
         if self.role not in (ReplicaRole.LEADER, ReplicaRole.OPERATOR):
-            raise SetupError("bitcoin_rpc_url: the leader or one operator anchors; remove it here")
-        if self.bitcoin_key_path is None or self.instruction_key_path is None:
             raise SetupError(
-                "bitcoin_key_path, instruction_key_path: who anchors needs a wallet's key and a key to report by; name both"
+                "bitcoin_rpc_url: the leader or an operator follows the Bitcoin chain; remove it here"
+            )
+        if self.instruction_key_path is None:
+            raise SetupError(
+                "instruction_key_path: who follows the Bitcoin chain needs a key to report by; name it, or remove bitcoin_rpc_url"
             )
         if self.anchor_fee_rate_fallback > self.anchor_fee_rate_max:
             raise SetupError(

@@ -267,6 +267,7 @@ class Runtime:
         begin()
         if worker is not None:
             self._run_beside(worker.run())
+        if config.bitcoin_rpc_url and self.clerk is not None:
             self._run_beside(self._chain_watch(store))
         await server.set_serving(serving=True)
         self._observe(store, worker)
@@ -426,7 +427,7 @@ class Runtime:
         return worker
 
     def _chain_watch(self, store: Store) -> Coroutine[None, None, None]:
-        """Return what follows the Bitcoin chain for settlement and mined coin, beside the worker that anchors."""
+        """Return what follows the Bitcoin chain for settlement and mined coin, with or without anchoring."""
         watching = importlib.import_module("node.workers.chain_watch")
         rpc = importlib.import_module("node.workers.anchoring.rpc")
         config = self.config

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 
 import structlog
 
+from clearing.bitcoin.headers import HEIGHT_MAX
 from clearing.bitcoin.next_header import header_hash
 from clearing.bitcoin.transaction import Outpoint
 from clearing.errors import ClearingError, InvariantViolation, RejectCode
@@ -30,6 +31,7 @@ from clearing.rules.mined import Batch, BatchState
 from clearing.rules.registry import Registry
 from clearing.state import Draft, State
 from node.settlement.blocks import proof_of, transactions_of
+from node.workers.anchoring.network import Network
 from node.workers.anchoring.rpc import BitcoinRpc
 from node.workers.clerk import Clerk
 
@@ -145,12 +147,13 @@ class ChainWatch:
         self._clerk = clerk
         self._reader = reader
         self._registry = registry
+        self._is_mute = False
 
     async def run(self, poll_s: float) -> None:
         """Make rounds until cancelled; what fails is tried again in the next."""
         while True:
             try:
-                if self._registry().bitcoin.chain is not None and self._clerk.may_speak():
+                if self._registry().bitcoin.chain is not None and self._may_speak():
                     await self.round()
             except (ClearingError, OSError) as error:
                 if isinstance(error, InvariantViolation):
@@ -158,11 +161,25 @@ class ChainWatch:
                 _log.warning("the Bitcoin chain was not followed", reason=str(error))
             await asyncio.sleep(poll_s)
 
+    def _may_speak(self) -> bool:
+        may = self._clerk.may_speak()
+        if not may and not self._is_mute:
+            _log.warning(
+                "the Bitcoin chain is not told of: this node's key is not registered as its participant's node key"
+            )
+        self._is_mute = not may
+        return may
+
     async def round(self) -> int:
         """Tell what is new, in the order in which it matters, and return how many statements were recorded.
 
-        Raises: BitcoinError: the node cannot be asked; see Clerk.state for the ledger's.
+        Raises: BitcoinError: the node cannot be asked, or is none that serves; see Clerk.state for the ledger's.
         """
+        terms = self._registry().bitcoin.chain
+        if terms is None:
+            return 0
+        # A node of that chain and caught up; which blocks it still has matters only when one is asked for.
+        await asyncio.to_thread(self._rpc.check, Network[terms.network.name], HEIGHT_MAX)
         told = 0
         while headers := await asyncio.to_thread(missing_headers, self._state(), self._rpc):
             if not await self._tell(InstructionKind.REPORT_HEADERS, b"".join(headers)):

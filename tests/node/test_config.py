@@ -13,6 +13,7 @@ from node.config import LogLevel, NodeConfig, ReplicaRole, load_config, parse_co
 from node.errors import SetupError
 
 DIRECTORY = Path("/srv/node")
+RPC_URL = "http://127.0.0.1:8332"
 
 
 def leader(**changes: Any) -> NodeConfig:
@@ -98,6 +99,16 @@ def test_every_key_has_a_sentence_and_numbers_have_a_unit(tmp_path: Path) -> Non
         ({"log_key_path": None}, "log_key_path: the leader signs"),
         ({"leader_endpoint": "a:1"}, "leader_endpoint, leader_name: the leader follows nobody"),
         ({"leader_name": "ministry"}, "leader_endpoint, leader_name: the leader follows nobody"),
+        ({"bitcoin_rpc_url": RPC_URL}, "instruction_key_path: who follows the Bitcoin chain"),
+        (
+            {
+                "bitcoin_rpc_url": RPC_URL,
+                "instruction_key_path": DIRECTORY / "instruction.key",
+                "anchor_fee_rate_fallback": 90_000,
+                "anchor_fee_rate_max": 80_000,
+            },
+            "anchor_fee_rate_fallback: more than",
+        ),
     ],
 )
 def test_unfit_leaders_are_refused_by_key(changes: dict[str, Any], complaint: str) -> None:
@@ -113,6 +124,7 @@ def test_unfit_leaders_are_refused_by_key(changes: dict[str, Any], complaint: st
         ({"leader_endpoint": "a:0"}, "leader_endpoint: must name the port"),
         ({"leader_name": "A"}, "leader_name: a node's name"),
         ({"log_key_path": DIRECTORY / "log.key"}, "only the leader holds the log's key"),
+        ({"bitcoin_rpc_url": RPC_URL}, "the leader or an operator follows the Bitcoin chain"),
         (
             {"role": ReplicaRole.WITNESS, "log_key_path": DIRECTORY / "log.key"},
             "only the leader holds",
@@ -122,6 +134,11 @@ def test_unfit_leaders_are_refused_by_key(changes: dict[str, Any], complaint: st
 def test_unfit_followers_are_refused_by_key(changes: dict[str, Any], complaint: str) -> None:
     with pytest.raises(SetupError, match=complaint):
         follower(**changes)
+
+
+def test_a_node_may_follow_the_chain_without_a_wallet() -> None:
+    watching = leader(bitcoin_rpc_url=RPC_URL, instruction_key_path=DIRECTORY / "instruction.key")
+    assert watching.bitcoin_key_path is None
 
 
 def test_file_errors_name_the_file_and_the_key(tmp_path: Path) -> None:

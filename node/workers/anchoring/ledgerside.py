@@ -21,14 +21,6 @@ from node.workers.anchoring.desk import Due
 from node.workers.anchoring.network import Network
 from node.workers.anchoring.proofs import digest_of, evidence_of
 
-NUMBERS = {
-    Network.MAIN: BitcoinNetwork.MAIN,
-    Network.TESTNET4: BitcoinNetwork.TESTNET4,
-    Network.SIGNET: BitcoinNetwork.SIGNET,
-    Network.REGTEST: BitcoinNetwork.REGTEST,
-}
-"""A network's number in records."""
-
 
 class LedgerSide:
     """Reads one node's store; a desk.Reporting. Each call opens a view of its own, from whichever thread."""
@@ -36,7 +28,7 @@ class LedgerSide:
     def __init__(self, store: Store, network: Network, actor: Callable[[], int | None]) -> None:
         """Report on `network` as the participant whose registry number `actor` gives, None before it is registered."""
         self._store = store
-        self._network = NUMBERS[network]
+        self._network = BitcoinNetwork[network.name]
         self._actor = actor
         self._digests: dict[int, bytes] = {}
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import hashlib
 import http.client
 import itertools
 import json
@@ -25,14 +24,16 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
+from clearing.bitcoin.headers import genesis_pin
+from clearing.bitcoin.next_header import HEADER_BYTES, BitcoinNetwork
+from clearing.bitcoin.transaction import sha256d, shown
 from clearing.errors import ClearingError
 from node.errors import SetupError
 from node.files import read_private
-from node.workers.anchoring.network import GENESIS, Network
+from node.workers.anchoring.network import Network
 
 TIMEOUT_S = 30.0
 ANSWER_BYTES_MAX = 64 << 20
-HEADER_BYTES = 80
 BEHIND_BLOCKS_MAX = 2
 """More headers than blocks by this many, and a node is still catching up."""
 
@@ -97,11 +98,6 @@ class Output:
     script: bytes
     confirmations: int
     is_coinbase: bool
-
-
-def sha256d(data: bytes) -> bytes:
-    """Return SHA-256 of SHA-256."""
-    return hashlib.sha256(hashlib.sha256(data).digest()).digest()
 
 
 class BitcoinRpc:
@@ -265,7 +261,7 @@ class BitcoinRpc:
             ) from error
         genesis = self.call("getblockhash", 0)
         # The name alone is not enough: forks kept it.
-        if genesis != GENESIS[network]:
+        if genesis != shown(genesis_pin(BitcoinNetwork[network.name]).block_hash):
             raise WrongNetworkError(
                 f"the Bitcoin node at {self.where} is on {name[:20]!r}, and {network.value} is configured: point "
                 "bitcoin_rpc_url at another node, or correct bitcoin_network"

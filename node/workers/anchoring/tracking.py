@@ -18,12 +18,13 @@ from dataclasses import replace
 
 from bitcoin.core import CBlock
 
+from clearing.bitcoin.next_header import HEADER_BYTES
+from clearing.bitcoin.transaction import sha256d
 from clearing.rules.anchors import MINED, AnchorState
 from node.workers.anchoring.blocks import ScannedBlock, carries, commitment_script
 from node.workers.anchoring.book import Anchor, Place
 from node.workers.anchoring.desk import Desk
 from node.workers.anchoring.policy import AlarmKind
-from node.workers.anchoring.rpc import HEADER_BYTES, sha256d
 from node.workers.anchoring.wallet import TRAIL_BLOCKS, Wallet
 
 _OVER = (

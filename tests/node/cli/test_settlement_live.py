@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from embit import script
 
 from clearing.bitcoin.transaction import Transaction
+from node.config import load_config, write_config
 from node.settlement.blocks import proof_of
 from node.testnet.bitcoin import BitcoinChain
 from node.testnet.control import stop_network
@@ -30,9 +32,10 @@ WAIT_S = 30
 
 @pytest.fixture(scope="module")
 def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Net]:
-    """A network whose BTC nets settle by transaction, two blocks deep, and where p03 is a miner."""
+    """A network without anchors whose BTC nets settle by transaction, two blocks deep, and where p03 is a miner."""
     made = Net(tmp_path_factory.mktemp("settlement") / "n")
     ok("testnet", "up", "--dir", made.path, "--participants", "3")
+    only_watches(made)
     header = REGTEST_GENESIS.hex()
     route = {"depth": 2, "signing_ms": 3_600_000, "fee_rate_max": 100_000}
     payout = {"participant": "p03", "kind": "miner", "script": address("p03")}
@@ -47,6 +50,14 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Net]:
     ok("governance", "approve", str(proposed["proposal"]), *made.as_("central-bank"))
     yield made
     stop_network(made.layout)
+
+
+def only_watches(net: Net) -> None:
+    """Take the leader's anchor wallet away: it follows the chain all the same."""
+    leader = net.layout.node_path("central-bank") / "node.toml"
+    ok("testnet", "stop", "central-bank", "--dir", net.path)
+    write_config(leader, replace(load_config(leader), bitcoin_key_path=None), replace=True)
+    ok("testnet", "start", "central-bank", "--dir", net.path)
 
 
 def address(name: str) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import bdkpython as bdk
@@ -15,6 +16,7 @@ from embit import bip32, script
 
 from clearing import ledger
 from clearing.bitcoin import psbt
+from clearing.bitcoin.next_header import BitcoinNetwork
 from clearing.bitcoin.settlement import Coin, Payee, Payer, make_template
 from clearing.bitcoin.transaction import Outpoint, sha256d
 from clearing.errors import VerificationError
@@ -30,7 +32,7 @@ from node.regtest.server import RpcServer
 from node.settlement.blocks import proof_of
 from node.settlement.coordinator import gather, verify_scripts
 from node.settlement.signer import load_keys, sign
-from node.workers.anchoring.rpc import BitcoinRpc
+from node.workers.anchoring.rpc import BitcoinRpc, WrongNetworkError
 from node.workers.chain_watch import ChainWatch, missing_headers
 from node.workers.clerk import Clerk
 from tests.clearing.bitcoin.bitcoin_kit import key, taproot, wpkh
@@ -187,6 +189,7 @@ class Told:
 
     net: Core
     bitcoin: Bitcoin
+    clerk: Clerk
     watch: ChainWatch
 
     def round(self) -> int:
@@ -200,7 +203,7 @@ def told(regtest: Regtest) -> Told:
     signer = net.node_key(CB)
     clerk = Clerk(_Signer(signer), "central-bank", lambda: Orders(net))
     watch = ChainWatch(regtest.rpc, clerk, Stored(net), lambda: net.state.registry)
-    return Told(net, bitcoin, watch)
+    return Told(net, bitcoin, clerk, watch)
 
 
 class _Signer:
@@ -317,6 +320,19 @@ def test_headers_are_reported_from_the_fork_on_and_no_others(regtest: Regtest) -
     assert sha256d(found[-1]) == regtest.chain.kernel.tip
     all_told.round()
     assert missing_headers(all_told.net.state, regtest.rpc) == []
+
+
+def test_a_node_of_another_chain_is_named_and_nothing_told(regtest: Regtest) -> None:
+    all_told = told(regtest)
+    terms = all_told.net.state.registry.bitcoin.chain
+    assert terms is not None
+    other = replace(terms, network=BitcoinNetwork.SIGNET)
+    registry = SimpleNamespace(bitcoin=SimpleNamespace(chain=other))
+    watch = ChainWatch(regtest.rpc, all_told.clerk, Stored(all_told.net), lambda: registry)
+    size = all_told.net.state.log_size
+    with pytest.raises(WrongNetworkError, match="signet"):
+        asyncio.run(watch.round())
+    assert all_told.net.state.log_size == size
 
 
 def test_proofs_made_of_blocks_hold_at_every_place(regtest: Regtest) -> None:

@@ -10,15 +10,17 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
-import pbk
 import pytest
 
+from clearing.bitcoin.headers import genesis_pin
+from clearing.bitcoin.next_header import BitcoinNetwork
+from clearing.bitcoin.transaction import shown
 from node.errors import SetupError
 from node.regtest.calls import Calls
 from node.regtest.chain import Chain
 from node.regtest.server import RpcServer
 from node.workers.anchoring import rpc as module
-from node.workers.anchoring.network import GENESIS, Network
+from node.workers.anchoring.network import Network
 from node.workers.anchoring.rpc import (
     BadAnswerError,
     BitcoinRpc,
@@ -83,23 +85,6 @@ def test_the_url_may_hold_user_and_password(served: RpcServer) -> None:
         pytest.raises(CredentialsError, match="cookie file"),
     ):
         client.block_count()
-
-
-@pytest.mark.parametrize(
-    ("network", "kind"),
-    [
-        (Network.MAIN, pbk.ChainType.MAINNET),
-        (Network.TESTNET4, pbk.ChainType.TESTNET_4),
-        (Network.SIGNET, pbk.ChainType.SIGNET),
-        (Network.REGTEST, pbk.ChainType.REGTEST),
-    ],
-)
-def test_block_0_of_each_network_is_the_engine_s(
-    network: Network, kind: pbk.ChainType, tmp_path: Path
-) -> None:
-    manager = pbk.load_chainman(tmp_path, kind)
-    manager.import_blocks([])
-    assert str(manager.get_active_chain().block_tree_entries[0].block_hash) == GENESIS[network]
 
 
 @pytest.mark.parametrize(
@@ -259,7 +244,7 @@ def _hasty(connection: Any) -> Any:
 def _node(network: Network, **facts: Any) -> Callable[[dict[str, Any]], tuple[int, bytes]]:
     def answer(request: dict[str, Any]) -> tuple[int, bytes]:
         if request["method"] == "getblockhash":
-            return _result(GENESIS[network])
+            return _result(shown(genesis_pin(BitcoinNetwork[network.name]).block_hash))
         return _result({"chain": network.value, "blocks": 900, "headers": 900} | facts)
 
     return answer
