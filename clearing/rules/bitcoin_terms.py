@@ -28,6 +28,7 @@ from clearing.errors import DecodeError, RejectCode, VerificationError
 MILLION = 1_000_000
 DEPTH_MAX = 1_000
 SIGNING_MS_MAX = 30 * 86_400_000
+HEIGHT_MAX = (1 << 31) - 1
 MINERS_MAX = 10_000
 PAYOUTS_MAX = 20_000
 
@@ -275,8 +276,8 @@ def set_chain(terms: BitcoinTerms, values: dict[str, Any]) -> Change:
         return terms, RejectCode.ACTION_VALUE
     if terms.chain is not None:
         return terms, RejectCode.ACTION_DUPLICATE
-    # Later retargets need the first header of their period.
-    if not is_pinnable(chain.network, chain.height):
+    # Later retargets need the first header of their period; later heights must fit their rows.
+    if not is_pinnable(chain.network, chain.height) or chain.height > HEIGHT_MAX:
         return terms, RejectCode.ACTION_VALUE
     return replace(terms, chain=chain), RejectCode.OK
 

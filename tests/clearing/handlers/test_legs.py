@@ -12,7 +12,7 @@ from clearing.errors import RejectCode as R
 from clearing.memory import MemoryStore
 from clearing.params import Parameters
 from clearing.rows import Table
-from clearing.rules.bitcoin_terms import SIGNING_MS_MAX
+from clearing.rules.bitcoin_terms import HEIGHT_MAX, SIGNING_MS_MAX
 from clearing.rules.legs import LegCause, LegState
 from clearing.rules.registry import Action, ActionKind
 from clearing.state import State
@@ -356,9 +356,11 @@ def test_terms_of_governance_are_checked() -> None:
     net = Core()
     for wrong in ({"depth": 0}, {"signing_ms": 0}, {"signing_ms": SIGNING_MS_MAX + 1}):
         assert net.propose(1, *terms(**wrong)).code is R.ACTION_VALUE
+    (chain,) = [one for one in terms() if one.kind is ActionKind.SET_BITCOIN_CHAIN]
+    beyond = replace(chain, subject=chain.subject | {"height": HEIGHT_MAX + 1})
+    assert net.propose(1, beyond).code is R.ACTION_VALUE
     bitcoin = Bitcoin(net)
-    again = [one for one in terms() if one.kind is ActionKind.SET_BITCOIN_CHAIN]
-    assert net.propose(1, *again).code is R.ACTION_DUPLICATE
+    assert net.propose(1, chain).code is R.ACTION_DUPLICATE
     assert bitcoin.chain.height == 0
 
 
