@@ -5,6 +5,7 @@ Lives here: how those change a draft. May not live here: proofs (clearing/bitcoi
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +21,7 @@ from clearing.records.instruction import Instruction
 from clearing.records.obligation import MINED_COIN
 from clearing.rows import Table, key_party, key_u32, key_u64
 from clearing.rules.bitcoin_terms import PayoutKind
-from clearing.rules.mined import LIFECYCLE, Batch, BatchState, Draw, draw
+from clearing.rules.mined import LIFECYCLE, Batch, BatchQueue, BatchState, Draw
 from clearing.rules.obligations import Numbers
 from clearing.state import Draft, OpenSubmission
 
@@ -165,27 +166,23 @@ def draw_for(draft: Draft, submission: OpenSubmission, items: Numbers) -> list[i
     Unless all are served nothing is changed.
     """
     wanted = np.sort(flagged(submission, items))
-    batches: dict[int, dict[int, Batch]] = {}
+    queues: dict[int, BatchQueue] = {}
     draws: list[tuple[int, Draw]] = []
     short = []
     for item in wanted.tolist():
         row = submission.chunk.rows[item]
         miner = int(submission.chunk.debtor[row])
-        own = batches.setdefault(miner, {}) or batches[miner]
-        if not own:
-            own.update(_open_batches(draft, miner))
-        amount = _amount(submission, int(row))
-        found = draw(sorted(own.items()), amount)
-        if found is None:
+        if miner not in queues:
+            queues[miner] = BatchQueue(_batches(draft, miner))
+        parts = queues[miner].draw(_amount(submission, int(row)))
+        if parts is None:
             short.append(item)
-            continue
-        parts, changed = found
-        own.update(changed)
-        draws.append((item, Draw(miner, draft.time_ms, 0, parts)))
+        else:
+            draws.append((item, Draw(miner, draft.time_ms, 0, parts)))
     if short:
         return short
-    for miner, own in sorted(batches.items()):
-        for index, batch in sorted(own.items()):
+    for miner, queue in sorted(queues.items()):
+        for index, batch in queue.drawn_on():
             _put(draft, miner, index, batch)
     for item, one in draws:
         draft.put(Table.DRAWS, _draw_key(submission.index, item), one.encode())
@@ -202,14 +199,10 @@ def _draw_key(submission: int, item: int) -> bytes:
     return key_u64(submission) + key_u32(item)
 
 
-def _open_batches(draft: Draft, miner: int) -> dict[int, Batch]:
-    """Return a miner's batches that hold something, by log index of the declaration."""
-    found = {}
+def _batches(draft: Draft, miner: int) -> Iterator[tuple[int, Batch]]:
+    """Yield a miner's batches by log index of the declaration, ascending."""
     for key, value in draft.scan(Table.BATCHES, key_u32(miner)):
-        batch = Batch.decode(value)
-        if batch.left_units:
-            found[int.from_bytes(key[4:], "big")] = batch
-    return found
+        yield int.from_bytes(key[4:], "big"), Batch.decode(value)
 
 
 def give_back(draft: Draft, submission: OpenSubmission, items: Numbers) -> None:

@@ -13,7 +13,7 @@ month that is over never changes.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import ClassVar, Self
 
@@ -144,24 +144,39 @@ class Draw:
         return cls(head["miner"], head["drawn_ms"], head["returned_ms"], pairs)
 
 
-def draw(
-    batches: Sequence[tuple[int, Batch]], amount_units: int
-) -> tuple[tuple[tuple[int, int], ...], dict[int, Batch]] | None:
-    """Draw an amount on batches in the order given; None where they do not hold as much.
+class BatchQueue:
+    """The batches of one miner while obligations draw on them, the oldest first: a draw costs what it empties."""
 
-    Returns: (batch, amount) of each part, and the batches that changed, by number.
-    """
-    parts: list[tuple[int, int]] = []
-    changed: dict[int, Batch] = {}
-    for number, batch in batches:
-        part = min(batch.left_units, amount_units)
-        if part:
+    def __init__(self, batches: Iterable[tuple[int, Batch]]) -> None:
+        """Begin with (number, batch), ascending by number."""
+        self._batches = [one for one in batches if one[1].left_units]
+        self._left_units = sum(batch.left_units for _, batch in self._batches)
+        self._first = 0
+        self._used_units = 0
+
+    def draw(self, amount_units: int) -> tuple[tuple[int, int], ...] | None:
+        """Take an amount above 0 and return (batch, amount) of each part; None, and nothing taken, where less is left."""
+        if amount_units > self._left_units:
+            return None
+        self._left_units -= amount_units
+        parts = []
+        while amount_units:
+            number, batch = self._batches[self._first]
+            part = min(batch.left_units - self._used_units, amount_units)
             parts.append((number, part))
-            changed[number] = replace(batch, used_units=batch.used_units + part)
             amount_units -= part
-        if not amount_units:
-            return tuple(parts), changed
-    return None
+            self._used_units += part
+            if self._used_units == batch.left_units:
+                self._first, self._used_units = self._first + 1, 0
+        return tuple(parts)
+
+    def drawn_on(self) -> Iterator[tuple[int, Batch]]:
+        """Yield (number, batch) as it is now of each that gave something, ascending."""
+        for number, batch in self._batches[: self._first]:
+            yield number, replace(batch, used_units=batch.amount_units)
+        if self._used_units:
+            number, batch = self._batches[self._first]
+            yield number, replace(batch, used_units=batch.used_units + self._used_units)
 
 
 def month_of(time_ms: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from clearing.errors import DecodeError, InvariantViolation
 from clearing.rules.bitcoin_terms import TaxRule
-from clearing.rules.mined import Batch, BatchState, Draw, MonthRow, draw, month_of, report
+from clearing.rules.mined import Batch, BatchQueue, BatchState, Draw, MonthRow, month_of, report
 
 
 def batch(amount: int, used: int = 0, counted_ms: int = 1) -> Batch:
@@ -24,19 +25,36 @@ def test_months_are_those_of_the_calendar(time_ms: int) -> None:
     assert month_of(time_ms) == shown.year * 100 + shown.month
 
 
-@given(st.lists(st.integers(1, 50), max_size=6), st.integers(1, 200))
-def test_draws_take_the_first_first_and_exactly_the_amount(sizes: list[int], amount: int) -> None:
-    batches = [(at, batch(size)) for at, size in enumerate(sizes)]
-    found = draw(batches, amount)
-    if sum(sizes) < amount:
-        assert found is None
-        return
-    assert found is not None
-    parts, changed = found
-    assert sum(part for _, part in parts) == amount
-    for at, part in parts[:-1]:
-        assert part == sizes[at] == changed[at].used_units
-    assert [at for at, _ in parts] == list(range(len(parts)))
+@given(
+    st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), max_size=6),
+    st.lists(st.integers(1, 30), max_size=8),
+)
+def test_draws_take_the_first_first_and_exactly_the_amount(
+    sizes: list[tuple[int, int]], amounts: list[int]
+) -> None:
+    """Against units drawn one by one."""
+    batches = [(at, batch(used + left, used)) for at, (left, used) in enumerate(sizes)]
+    units = [at for at, (left, _) in enumerate(sizes) for _ in range(left)]
+    taken: Counter[int] = Counter()
+    queue = BatchQueue(batches)
+    for amount in amounts:
+        parts = queue.draw(amount)
+        if amount > len(units):
+            assert parts is None
+            continue
+        gone, units = Counter(units[:amount]), units[amount:]
+        assert parts == tuple(sorted(gone.items()))
+        taken += gone
+    assert [(at, one.used_units) for at, one in queue.drawn_on()] == [
+        (at, sizes[at][1] + given) for at, given in sorted(taken.items())
+    ]
+
+
+def test_many_draws_on_many_batches_cost_what_they_empty() -> None:
+    """A walk over all batches for each draw would take minutes here."""
+    queue = BatchQueue((at, batch(5, 5 * (at % 2))) for at in range(20_000))
+    assert all(queue.draw(1) == ((2 * (n // 5), 1),) for n in range(50_000))
+    assert queue.draw(1) is None
 
 
 def test_rows_travel_and_bad_ones_are_refused() -> None:
