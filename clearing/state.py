@@ -274,7 +274,7 @@ class Draft:
         self.open_items = state.open_items
         self.last_cycle = state.last_cycle
         self.entries: list[Entry] = []
-        self._rows: dict[tuple[Table, bytes], bytes | None] = {}
+        self._rows: dict[Table, dict[bytes, bytes | None]] = {table: {} for table in Table}
         self._submissions: dict[int, OpenSubmission] = {}
         self._positions: dict[tuple[int, int], Position] = {}
         self._opened: dict[tuple[int, int], list[AssetColumns]] = {}
@@ -300,19 +300,18 @@ class Draft:
 
     def get(self, table: Table, key: bytes) -> bytes | None:
         """Return a row as this block sees it."""
-        if (table, key) in self._rows:
-            return self._rows[table, key]
-        return self.state.reader.get(table, key)
+        written = self._rows[table]
+        return written[key] if key in written else self.state.reader.get(table, key)
 
     def put(self, table: Table, key: bytes, value: bytes | None) -> None:
         """Write a row, or delete it with None."""
-        self._rows[table, key] = value
+        self._rows[table][key] = value
 
     def scan(self, table: Table, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Yield the rows with `prefix` in key order, as this block sees them."""
         merged = dict(self.state.reader.scan(table, prefix))
-        for (row_table, key), value in self._rows.items():
-            if row_table is table and key.startswith(prefix):
+        for key, value in self._rows[table].items():
+            if key.startswith(prefix):
                 if value is None:
                     merged.pop(key, None)
                 else:
@@ -508,8 +507,11 @@ class Draft:
         self.put(Table.META, _KEY_LOG, log.size.to_bytes(8, "little") + b"".join(log.edges))
 
     def _ordered_rows(self) -> tuple[Row, ...]:
-        ordered = sorted(self._rows.items(), key=lambda item: item[0])
-        return tuple(Row(table, key, value) for (table, key), value in ordered)
+        return tuple(
+            Row(table, key, self._rows[table][key])
+            for table in sorted(self._rows)
+            for key in sorted(self._rows[table])
+        )
 
     def _write_registry(self) -> None:
         old, new = self.state.registry, self.registry
