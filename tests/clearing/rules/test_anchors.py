@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from opentimestamps.core.timestamp import Timestamp, make_merkle_tree
 
 from clearing.bitcoin.anchor import carries, verify_mined
-from clearing.bitcoin.next_header import BitcoinNetwork
+from clearing.bitcoin.next_header import BitcoinNetwork, HeaderError, HeaderFault
 from clearing.bitcoin.ots import commitment_of
-from clearing.errors import DecodeError, RejectCode, VerificationError
+from clearing.errors import DecodeError, RejectCode
 from clearing.rows import Table, key_u32
 from clearing.rules.anchors import (
     CHECKPOINTS_MAX,
@@ -211,7 +211,8 @@ def test_work_is_that_of_the_network() -> None:
     report = mined(begin(2))
     assert report.proof is not None
     verify_mined(BitcoinNetwork.REGTEST, report.header, report.proof, report.commitment)
-    with pytest.raises(VerificationError, match="proof of work"):
+    with pytest.raises(HeaderError) as caught:
         verify_mined(BitcoinNetwork.MAIN, report.header, report.proof, report.commitment)
+    assert caught.value.fault is HeaderFault.BITS
     assert carries(report.proof.transaction, report.commitment)
     assert not carries(report.proof.transaction, bytes(32))
