@@ -30,7 +30,7 @@ from clearing.bitcoin.ots import Existence, OtsProof, verify_ots
 from clearing.bitcoin.transaction import sha256d
 from clearing.errors import DecodeError, VerificationError
 from clearing.log.note import Note
-from clearing.log.policy import Policy
+from clearing.log.policy import QUORUM_NONE, Policy
 from clearing.log.proof import LogProof
 from clearing.log.text import (
     decode_base64,
@@ -187,7 +187,9 @@ class VerifiedAnchoredReceipt:
 
 
 def _final_at_s(receipt: VerifiedReceipt, policy: Policy) -> int | None:
-    """Return when the quorum was complete, by the cosigners' own clocks."""
+    """Return when the quorum was complete, by the cosigners' own clocks; None where the policy asks for none."""
+    if policy.quorum == QUORUM_NONE:
+        return None
     for time_s in sorted(set(receipt.cosigned_s.values())):
         present = [name for name, at_s in receipt.cosigned_s.items() if at_s <= time_s]
         try:

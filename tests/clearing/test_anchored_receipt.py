@@ -113,6 +113,8 @@ def test_pin_network_depth_and_policy_are_demanded(case: Case) -> None:
         case.file.verify(Policy((Log(STRANGER.key),), (), (), "none"))
     # Trusting the log's key alone asks nobody for a time.
     assert case.file.verify(Policy.of_log(LOG.key)).final_at_s is None
+    # Nor does one who knows witnesses and needs none of them.
+    assert case.file.verify(replace(POLICY, groups=(), quorum="none")).final_at_s is None
     # Easy blocks renamed to another network's are none there.
     for network in (BitcoinNetwork.MAIN, BitcoinNetwork.SIGNET):
         with pytest.raises(HeaderError):
