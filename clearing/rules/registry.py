@@ -320,16 +320,19 @@ def is_weak_key(key: bytes) -> bool:
     return key[:-1] + bytes([key[-1] & 0x7F]) in _SMALL_ORDER
 
 
+def _is_taken(registry: Registry, key: bytes) -> bool:
+    """Return whether a key is somebody's: a participant's, its node's, or that of its consensus engine."""
+    validators = (*registry.appointed, *registry.validators)
+    return registry.by_key(key) is not None or any(one.consensus_key == key for one in validators)
+
+
 def _add_participant(registry: Registry, party: Participant) -> tuple[Registry, RejectCode]:
-    for other in registry.participants:
-        if (
-            other.name == party.name
-            or other.lei == party.lei
-            or {party.public_key, party.node_key} & {other.public_key, other.node_key} - {NO_KEY}
-        ):
-            return registry, RejectCode.ACTION_DUPLICATE
+    if registry.by_name(party.name) is not None or registry.by_lei(party.lei) is not None:
+        return registry, RejectCode.ACTION_DUPLICATE
     # One key for both would let the node sign what only the participant may.
     if party.public_key == party.node_key != NO_KEY:
+        return registry, RejectCode.ACTION_DUPLICATE
+    if _is_taken(registry, party.public_key) or _is_taken(registry, party.node_key):
         return registry, RejectCode.ACTION_DUPLICATE
     try:
         check_lei(party.lei)
@@ -371,7 +374,7 @@ def _rotate_key(registry: Registry, change: dict[str, Any]) -> tuple[Registry, R
     party = registry.participant(number)
     if party is None:
         return registry, RejectCode.ACTION_UNKNOWN_SUBJECT
-    if registry.by_key(change["public_key"]) is not None:
+    if _is_taken(registry, change["public_key"]):
         return registry, RejectCode.ACTION_DUPLICATE
     # Anybody could sign for a weak key.
     if is_weak_key(change["public_key"]):
@@ -388,7 +391,7 @@ def _set_node_key(registry: Registry, change: dict[str, Any]) -> tuple[Registry,
     if party is None:
         return registry, RejectCode.ACTION_UNKNOWN_SUBJECT
     key = change["node_key"]
-    if registry.by_key(key) is not None:
+    if _is_taken(registry, key):
         return registry, RejectCode.ACTION_DUPLICATE
     # Anybody could sign for a weak key; only NO_KEY, which is never asked, may stand in its place.
     if key != NO_KEY and is_weak_key(key):

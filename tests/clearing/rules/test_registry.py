@@ -281,6 +281,29 @@ WEAK = [
 ]
 
 
+def test_a_key_is_somebodys_once_whatever_it_signs() -> None:
+    """A consensus key that were a participant's too would let its validator's machine sign for the participant."""
+    validator = {"participant": kit.CB, "power": 10, "consensus_key": b"\7" * 32}
+    register, code = _apply(ActionKind.SET_VALIDATOR, validator)
+    assert code is RejectCode.OK
+    in_force = replace(register, appointed=(), validators=register.appointed)
+    for known in (register, in_force):
+        for kind, subject in (
+            (ActionKind.ADD_PARTICIPANT, replace(NEW_PARTY, public_key=b"\7" * 32)),
+            (ActionKind.ADD_PARTICIPANT, replace(NEW_PARTY, node_key=b"\7" * 32)),
+            (ActionKind.ROTATE_KEY, {"participant": 2, "public_key": b"\7" * 32}),
+            (ActionKind.SET_NODE_KEY, {"participant": 2, "node_key": b"\7" * 32}),
+        ):
+            assert _apply(kind, subject, known) == (known, RejectCode.ACTION_DUPLICATE)
+        another = validator | {"participant": kit.MINISTRY}
+        assert _apply(ActionKind.SET_VALIDATOR, another, known)[1] is RejectCode.VALIDATOR_KEY_TAKEN
+    stronger = _apply(ActionKind.SET_VALIDATOR, validator | {"power": 11}, register)
+    assert (stronger[0].appointed[0].power, stronger[1]) == (11, RejectCode.OK)
+    for party in (PARTIES[2], PARTIES[kit.CB]):
+        own = validator | {"consensus_key": party.public_key}
+        assert _apply(ActionKind.SET_VALIDATOR, own)[1] is RejectCode.VALIDATOR_KEY_TAKEN
+
+
 @pytest.mark.parametrize("key", WEAK)
 def test_keys_for_which_anybody_can_sign_are_refused(key: bytes) -> None:
     assert is_weak_key(key)
