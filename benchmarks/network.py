@@ -38,7 +38,8 @@ def running(participants: int, *, alone: bool) -> Iterator[tuple[LocalNetwork, b
     alone: the leader only, final by its own signature; else all five nodes.
     """
     with tempfile.TemporaryDirectory() as name:
-        network = make_network(Path(name) / "network", numbered_parties(participants))
+        parties = numbered_parties(participants)
+        network = make_network(Path(name) / "network", parties, has_chain=False)
         processes = network.processes()
         if alone:
             finalise_alone(network)

@@ -42,6 +42,7 @@ from node.sequencer.cometbft.home import (
     Sockets,
     block_zero_of,
     read_keys,
+    remove_sockets,
     sockets_of,
     write_config,
 )
@@ -296,7 +297,11 @@ def run(config_path: Path, passphrase: Passphrase | None, extra: tuple[str, ...]
     async def supervise() -> str:
         return await Supervisor(config_path, passphrase, extra).run()
 
-    reason = asyncio.run(supervise())
+    try:
+        reason = asyncio.run(supervise())
+    finally:
+        if config.consensus_dir is not None:
+            remove_sockets(config.consensus_dir)
     if reason:
         raise SetupError(f"{config.node_name} gave up: {reason}")
     _log.info("pair stopped")

@@ -19,7 +19,7 @@ from node.cli import anchor_init
 from node.cli.bitcoin import HEADERS_TIMEOUT_S, header_source, parse_pin
 from node.cli.errors import CheckFailedError, WrongUseError
 from node.cli.options import U64_MAX, AsJson
-from node.cli.render import cells, print_json, print_json_rows, stdout, table, utc
+from node.cli.render import cells, counted, print_json, print_json_rows, stdout, table, utc
 from node.cli.session import Access, with_access
 from node.client import Client, NotFoundError
 from node.client.anchored import HeaderReader
@@ -319,5 +319,5 @@ def now(access: Access, as_json: AsJson = False) -> None:
         print_json({"due": due})
         return
     stdout().print(
-        f"{due} checkpoints wait; `clearing anchor list` shows the anchor once it is made"
+        f"{counted(due, 'checkpoint')} to anchor; `clearing anchor list` shows the anchor once it is made"
     )

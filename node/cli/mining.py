@@ -13,9 +13,10 @@ import typer
 
 from node.cli.errors import CheckFailedError, WrongUseError
 from node.cli.options import AsJson
-from node.cli.render import print_json, stdout
+from node.cli.render import counted, print_json, stdout
 from node.files import PUBLIC_MODE, replace_file
 from node.testnet.bitcoin import BitcoinChain
+from node.testnet.control import start_chain
 from node.testnet.layout import INDEX_NAME, LocalNetwork
 from node.testnet.processes import stop_all
 from node.workers.anchoring.rpc import BitcoinError, CallRefusedError
@@ -60,7 +61,7 @@ def mine(
         raise WrongUseError(
             "NO_CHAIN",
             f"the network in {directory} has no Bitcoin chain",
-            "Make one without --docker.",
+            "Install the extra `bitcoin`, then make a new network.",
         )
     if every is not None:
         network = _set_interval(network, every)
@@ -75,7 +76,7 @@ def mine(
     if as_json:
         print_json(fact | {"every_s": network.bitcoin_block_s})
         return
-    stdout().print(f"{blocks} blocks mined; the best chain is {fact['height']} high")
+    stdout().print(f"{counted(blocks, 'block')} mined; the best chain is {fact['height']} high")
 
 
 def _mined(chain: BitcoinChain, blocks: int, branch_from: int | None) -> dict[str, Any]:
@@ -104,5 +105,5 @@ def _set_interval(network: LocalNetwork, seconds: int) -> LocalNetwork:
         and network.bitcoin.process.pid()
     ):
         stop_all([network.bitcoin.process])
-        changed.bitcoin.start()
+        start_chain(changed)
     return changed

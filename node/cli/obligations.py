@@ -20,7 +20,7 @@ from node.cli.errors import CheckFailedError, WrongUseError
 from node.cli.names import Names
 from node.cli.obligation_file import ObligationFile, parse_obligations
 from node.cli.options import U32_MAX, U64_MAX, AsJson
-from node.cli.render import notice, print_json, progress, stdout
+from node.cli.render import counted, notice, print_json, progress, stdout
 from node.cli.rows import OBLIGATIONS, POSITIONS
 from node.cli.session import Access, told, with_access
 from node.client import Client, ClientError, Recorded, RejectedError
@@ -246,7 +246,8 @@ def _move(
     if as_json:
         print_json({"items": total, "submissions": moved})
         return
-    stdout().print(f"[green]{done}[/] {total:,} obligations of {len(moved)} submissions")
+    said = f"{counted(total, 'obligation')} of {counted(len(moved), 'submission')}"
+    stdout().print(f"[green]{done}[/] {said}")
 
 
 def _is_in(item: int, ranges: Ranges) -> bool:

@@ -86,6 +86,11 @@ def utc(time_ms: int) -> str:
     return moment.strftime("%Y-%m-%d %H:%M:%S")
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun, in the plural by an s where it is not 1."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def table(title: str, columns: Sequence[str], numeric: Sequence[str] = ()) -> Table:
     """Return an empty table; the columns named in `numeric` are set to the right."""
     made = Table(

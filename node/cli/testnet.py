@@ -181,7 +181,11 @@ def down(directory: Dir, as_json: AsJson = False) -> None:
 
 @app.command()
 def status(directory: Dir, as_json: AsJson = False) -> None:
-    """Show how each node stands, who takes part, and what is cleared."""
+    """Show how each node stands, who takes part, and what is cleared.
+
+    The URL of the Bitcoin test chain carries user and password of its RPC, so that stock tools can use it: they guard
+    coins of no value. Do not publish what this prints for a network that others can reach.
+    """
     _report(LocalNetwork.open(directory), as_json=as_json)
 
 

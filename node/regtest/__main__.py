@@ -34,9 +34,13 @@ def run(
     directory: Annotated[
         Path, typer.Option("--dir", help="Where blocks, state and cookie are kept.")
     ],
-    port: Annotated[
-        int, typer.Option(help="Port of the RPC on 127.0.0.1; 0 takes a free one.")
-    ] = 18443,
+    port: Annotated[int, typer.Option(help="Port of the RPC; 0 takes a free one.")] = 18443,
+    host: Annotated[
+        str,
+        typer.Option(
+            help="Address to serve the RPC on; others than this machine need another one."
+        ),
+    ] = "127.0.0.1",
     mine_every: Annotated[
         int, typer.Option(help="Mine a block every so many seconds; 0: only when told.", min=0)
     ] = 0,
@@ -53,7 +57,7 @@ def run(
     make_private_directory(directory)
     with (
         Chain(directory) as chain,
-        RpcServer(Calls(chain), "127.0.0.1", port, _credentials(directory)) as server,
+        RpcServer(Calls(chain), host, port, _credentials(directory)) as server,
     ):
         _log.info(
             "regtest chain serves, for tests and demonstrations only",

@@ -3,7 +3,7 @@
 Lives here: HTTP, authentication, JSON, batches. May not live here: the calls.
 
 Calls are accepted with and without "jsonrpc". As Core does, an error is HTTP 500 (404 for an unknown method) in the
-old form, and HTTP 200 with "jsonrpc": "2.0". A user and password on loopback are all its protection.
+old form, and HTTP 200 with "jsonrpc": "2.0". A user and a password are all its protection.
 Source: Bitcoin Core doc/JSON-RPC-interface.md; JSON-RPC 2.0.
 """
 
@@ -33,7 +33,7 @@ _log = structlog.get_logger(__name__)
 
 
 class RpcServer:
-    """Serves the calls on loopback from threads of its own; `port` is where."""
+    """Serves the calls from threads of its own; `port` is where."""
 
     def __init__(self, calls: Calls, host: str, port: int, credentials: str) -> None:
         """Listen on host:port, port 0 takes a free one; `credentials` are user:password.

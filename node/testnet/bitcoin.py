@@ -1,7 +1,7 @@
-"""The Bitcoin chain of a test network: an embedded regtest chain as a process of its own.
+"""The Bitcoin chain of a test network: an embedded regtest chain as a process, or a container, of its own.
 
-Lives here: its place, its process, asking and mining it. May not live here: the chain (node/regtest, which runs apart), the
-node's use of it (workers/anchoring).
+Lives here: its place, what it runs as, asking and mining it. May not live here: the chain (node/regtest, which runs apart), the
+node's use of it (workers/anchoring), what its container is given (compose.py).
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 
 from node.errors import SetupError
 from node.files import make_private_directory, read_private
+from node.testnet.compose import BITCOIN_NAME, CHAIN_NAME
+from node.testnet.containers import Container
 from node.testnet.processes import LOOPBACK, NodeProcess
 from node.workers.anchoring.network import Network
 from node.workers.anchoring.rpc import BitcoinError, BitcoinRpc
 
-BITCOIN_NAME = "bitcoin"
-CHAIN_NAME = "chain"
 COOKIE_NAME = ".cookie"
 
 START_S = 30.0
@@ -35,16 +35,24 @@ def has_engine() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class BitcoinChain:
-    """The chain in the directory `path`, serving JSON-RPC on loopback port `port`; block_s: seconds between blocks."""
+    """The chain in the directory `path`, serving JSON-RPC on loopback port `port`; block_s: seconds between blocks.
+
+    container: as what it runs where nodes are containers; address: host:port at which they reach it.
+    """
 
     path: Path
     port: int
     block_s: int = 0
+    container: Container | None = None
+    address: str = ""
 
     @property
     def cookie_path(self) -> Path:
-        """The file with user:password of its RPC; made at its first start."""
-        return self.path / CHAIN_NAME / COOKIE_NAME
+        """The file with user:password of its RPC; a process makes it at its first start.
+
+        What a container reads belongs to the container's user, so that this user has a copy.
+        """
+        return (self.path if self.container else self.path / CHAIN_NAME) / COOKIE_NAME
 
     @property
     def url(self) -> str:
@@ -52,8 +60,15 @@ class BitcoinChain:
         return f"http://{LOOPBACK}:{self.port}"
 
     @property
-    def process(self) -> NodeProcess:
-        """Its process, running or not."""
+    def node_url(self) -> str:
+        """Its RPC as nodes reach it."""
+        return f"http://{self.address}" if self.address else self.url
+
+    @property
+    def process(self) -> NodeProcess | Container:
+        """What it runs as, running or not."""
+        if self.container is not None:
+            return self.container
         command = (
             *("-m", "node.regtest", "--dir", str((self.path / CHAIN_NAME).resolve())),
             *("--port", str(self.port), "--mine-every", str(self.block_s)),
@@ -97,7 +112,10 @@ class BitcoinChain:
             rpc.call("generatetoaddress", blocks, address)
 
     def facts(self) -> dict[str, Any]:
-        """Return network, URL with user and password, and height; height None where it does not answer."""
+        """Return network, URL with user and password, where nodes reach it, and height, None where it does not answer.
+
+        The password guards coins of no value, and who reads it here owns the chain.
+        """
         height = None
         url = self.url
         try:
@@ -106,7 +124,12 @@ class BitcoinChain:
                 height = rpc.block_count()
         except (BitcoinError, SetupError):
             height = None
-        return {"network": Network.REGTEST.value, "rpc_url": url, "height": height}
+        return {
+            "network": Network.REGTEST.value,
+            "rpc_url": url,
+            "address": self.address or f"{LOOPBACK}:{self.port}",
+            "height": height,
+        }
 
 
 def _reason(line: str) -> str:

@@ -19,6 +19,9 @@ NODE_PORT = 7400
 CONSENSUS_PORT = 26656
 """Where its consensus engine listens to the other operators'."""
 
+CHAIN_PORT = 18443
+"""Where the Bitcoin chain serves inside its container."""
+
 _SUBNETS = ipaddress.IPv4Network("172.30.0.0/16")
 _FIRST_HOST = 11
 

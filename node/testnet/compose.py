@@ -13,10 +13,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from node.testnet.bridge import NODE_PORT, Bridge
+from node.testnet.bridge import CHAIN_PORT, NODE_PORT, Bridge
 
 COMPOSE_NAME = "compose.yaml"
 REGULATOR = "regulator"
+BITCOIN_NAME = "bitcoin"
+CHAIN_NAME = "chain"
 IMAGE = "clearing-ledger:dev"
 LIAR_IMAGE = "clearing-ledger:liar"
 
@@ -45,17 +47,21 @@ def compose_file(
     user: str,
     liar: str,
     lies: Mapping[str, str],
+    chain: tuple[int, int] | None = None,
 ) -> bytes:
     """Return the text of the compose file.
 
     ports: where each node is published on loopback, by name, in order. user: uid:gid as which the containers run. liar: module
-    of the lying build; lies: how a node lies, by name.
+    of the lying build; lies: how a node lies, by name. chain: where the Bitcoin chain is published on loopback, and the seconds
+    between its blocks; None: there is none.
     """
     services = {
         name: _node(bridge, name, port, user) | _lie(liar, lies.get(name, ""))
         for name, port in ports.items()
     }
     services[REGULATOR] = _regulator(bridge, user)
+    if chain is not None:
+        services[BITCOIN_NAME] = _bitcoin(bridge, user, *chain)
     document = {
         "version": "3.8",
         "services": services,
@@ -112,5 +118,33 @@ def _regulator(bridge: Bridge, user: str) -> dict[str, Any]:
             "timeout": "20s",
             "retries": 3,
             "start_period": "60s",
+        },
+    }
+
+
+def _bitcoin(bridge: Bridge, user: str, port: int, block_s: int) -> dict[str, Any]:
+    """Return the container of the network's Bitcoin chain; its user and password lie beside its blocks."""
+    address = bridge.address(BITCOIN_NAME)
+    call = f"import socket; socket.create_connection(('{address}', {CHAIN_PORT}), 5)"
+    return {
+        **_HELD,
+        "image": IMAGE,
+        "container_name": bridge.container(BITCOIN_NAME),
+        "hostname": BITCOIN_NAME,
+        "user": user,
+        "entrypoint": ["python", "-m", "node.regtest"],
+        "command": [
+            *("--dir", "/chain", "--host", address, "--port", str(CHAIN_PORT)),
+            *("--mine-every", str(block_s)),
+        ],
+        "volumes": [f"./{BITCOIN_NAME}/{CHAIN_NAME}:/chain"],
+        "ports": [f"127.0.0.1:{port}:{CHAIN_PORT}"],
+        "networks": {"clearing": {"ipv4_address": address}},
+        "healthcheck": {
+            "test": ["CMD", "python", "-c", call],
+            "interval": "30s",
+            "timeout": "10s",
+            "retries": 3,
+            "start_period": "20s",
         },
     }

@@ -62,6 +62,10 @@ class Container:
             return {}
         raise _failed("docker inspect", done)
 
+    def exists(self) -> bool:
+        """Return whether it has been made, running or not."""
+        return bool(self._state())
+
     def pid(self) -> int | None:
         """Return the pid, on this machine, of its first process, or None where it does not run."""
         return int(str(self._state().get("Pid", 0))) or None

@@ -8,12 +8,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 
 from node.config import CONFIG_NAME
 from node.errors import SetupError
 from node.files import PUBLIC_MODE, replace_file
-from node.testnet.compose import COMPOSE_NAME, REGULATOR, compose_file
+from node.provision import ENGINE_NAME
+from node.sequencer.cometbft.home import remove_sockets
+from node.testnet.compose import (
+    BITCOIN_NAME,
+    CHAIN_NAME,
+    COMPOSE_NAME,
+    REGULATOR,
+    compose_file,
+)
 from node.testnet.containers import (
     Container,
     compose_down,
@@ -54,7 +63,7 @@ def start_network(
             wait_applied(network, Faults.load(network.path).serial)
         if chain is not None and chain.process.pid() is None:
             started.append(chain.process)
-            start_bitcoin(network)
+            start_chain(network)
         down = [name for name in network.ports if network.process(name).pid() is None]
         started += map(network.process, down)
         if network.bridge is not None:
@@ -68,6 +77,17 @@ def start_network(
     except BaseException:
         stop_all(started)
         raise
+
+
+def start_chain(network: LocalNetwork) -> None:
+    """Start the network's Bitcoin chain, as the network says it is to be; a new one gets its first blocks.
+
+    Raises: SetupError: it does not start.
+    """
+    if network.bridge is not None and network.bitcoin is not None:
+        _write_compose(network)
+        compose_up(network.path, network.bridge, BITCOIN_NAME)
+    start_bitcoin(network)
 
 
 def stop_network(network: LocalNetwork) -> list[str]:
@@ -86,14 +106,20 @@ def stop_network(network: LocalNetwork) -> list[str]:
             _write_compose(network)
         compose_down(network.path, network.bridge)
     stop_all(network.all_processes(), STOP_S)
+    for name in network.engine_ports:
+        # Who was killed has left them.
+        remove_sockets(network.node_path(name) / ENGINE_NAME)
     faults = Faults.load(network.path)
     if faults != Faults(faults.serial):
         Faults(faults.serial + 1).save(network.path)
     return stopped
 
 
-def _write_compose(network: LocalNetwork) -> None:
-    """Write the compose file as faults are now, and give the containers' user what is mounted into them."""
+def _write_compose(network: LocalNetwork) -> bool:
+    """Write the compose file as faults are now, and give the containers' user what is mounted into them.
+
+    Returns whether it says anything else than before.
+    """
     if network.bridge is None:
         raise SetupError(f"the nodes in {network.path} are no containers")
     uid, gid = os.getuid(), os.getgid()
@@ -101,17 +127,26 @@ def _write_compose(network: LocalNetwork) -> None:
         # Nothing runs as root in a container, whoever starts it.
         uid = gid = CONTAINER_USER
         mounted = [network.node_path(name) for name in network.ports]
-        for top in (*mounted, network.path / REGULATOR):
-            for path in (top, *top.rglob("*")):
-                os.chown(path, uid, gid, follow_symlinks=False)
+        mounted += [network.path / REGULATOR, network.path / BITCOIN_NAME / CHAIN_NAME]
+        for top in mounted:
+            for directory, _, files in os.walk(top):
+                for path in (directory, *(f"{directory}/{name}" for name in files)):
+                    # A running node's engine replaces its files as it likes.
+                    with suppress(FileNotFoundError):
+                        os.chown(path, uid, gid, follow_symlinks=False)
     text = compose_file(
         network.bridge,
         network.ports,
         user=f"{uid}:{gid}",
         liar=LIAR,
         lies=Faults.load(network.path).lies,
+        chain=(network.bitcoin_port, network.bitcoin_block_s) if network.bitcoin_port else None,
     )
-    replace_file(network.path / COMPOSE_NAME, text, PUBLIC_MODE)
+    compose = network.path / COMPOSE_NAME
+    if compose.exists() and compose.read_bytes() == text:
+        return False
+    replace_file(compose, text, PUBLIC_MODE)
+    return True
 
 
 def start_node(network: LocalNetwork, name: str) -> NodeProcess | Container:
@@ -123,8 +158,11 @@ def start_node(network: LocalNetwork, name: str) -> NodeProcess | Container:
     process = network.process(name)
     if isinstance(process, Container):
         if process.pid() is None and network.bridge is not None:
-            _write_compose(network)
-            compose_up(network.path, network.bridge, name)
+            # What compose has made already starts sooner without it.
+            if _write_compose(network) or not process.exists():
+                compose_up(network.path, network.bridge, name)
+            else:
+                process.start()
         return process
     how = Faults.load(network.path).lies.get(name)
     if how:

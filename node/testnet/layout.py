@@ -3,7 +3,7 @@
     testnet.json             who takes part and which port each node has; written last, so half a network does not open
     policy, log.vkey         what anybody needs to verify receipts offline
     authority/               the certificate authority
-    bitcoin/                 the embedded regtest chain: pid, log, blocks
+    bitcoin/                 the embedded regtest chain: blocks, user and password; as a process pid and log
     nodes/NAME/              node.toml, keys, certificate, policy, data/, pid, node.log
     identities/NAME/         profile.toml and keys of each participant and authority
     faults.json              the faults that are on now; gone with `heal`
@@ -20,7 +20,7 @@ of the network lie in it, sealed by key files that lie beside them: it is for te
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -29,9 +29,9 @@ from node.config import CONFIG_NAME
 from node.errors import SetupError
 from node.files import read_text
 from node.provision import POLICY_NAME
-from node.testnet.bitcoin import BITCOIN_NAME, BitcoinChain
-from node.testnet.bridge import CONSENSUS_PORT, NODE_PORT, Bridge
-from node.testnet.compose import REGULATOR
+from node.testnet.bitcoin import BitcoinChain
+from node.testnet.bridge import CHAIN_PORT, CONSENSUS_PORT, NODE_PORT, Bridge
+from node.testnet.compose import BITCOIN_NAME, REGULATOR
 from node.testnet.containers import Container
 from node.testnet.plan import (
     NETWORK_NAME,
@@ -175,7 +175,12 @@ class LocalNetwork:
         """The network's Bitcoin chain, running or not; None where it has none."""
         if not self.bitcoin_port:
             return None
-        return BitcoinChain(self.path / BITCOIN_NAME, self.bitcoin_port, self.bitcoin_block_s)
+        chain = BitcoinChain(self.path / BITCOIN_NAME, self.bitcoin_port, self.bitcoin_block_s)
+        if self.bridge is None:
+            return chain
+        container = Container(BITCOIN_NAME, self.bridge.container(BITCOIN_NAME))
+        address = f"{self.bridge.address(BITCOIN_NAME)}:{CHAIN_PORT}"
+        return replace(chain, container=container, address=address)
 
     @property
     def relay(self) -> NodeProcess | None:
@@ -283,4 +288,4 @@ class LocalNetwork:
 
 def container_names(plan: Plan) -> tuple[str, ...]:
     """Return the names of a network's containers, in the order of their addresses."""
-    return (*plan.nodes, REGULATOR)
+    return (*plan.nodes, REGULATOR, BITCOIN_NAME)

@@ -6,6 +6,7 @@ node needs (node/provision.py).
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,7 @@ from node.config import CONFIG_NAME, ReplicaRole, load_config, write_config
 from node.errors import SetupError
 from node.files import (
     PRIVATE_DIR_MODE,
+    PRIVATE_MODE,
     PUBLIC_MODE,
     create_file,
     make_private_directory,
@@ -44,10 +46,11 @@ from node.provision import (
 )
 from node.sequencer.cometbft.home import HomeKeys, read_keys
 from node.settings import render_settings
-from node.testnet.bitcoin import has_engine
+from node.testnet.bitcoin import COOKIE_NAME, has_engine
 from node.testnet.bridge import Bridge
-from node.testnet.compose import REGULATOR
+from node.testnet.compose import CHAIN_NAME, REGULATOR
 from node.testnet.containers import taken_subnets
+from node.testnet.funding import ADDRESSES_NAME, wallet_addresses
 from node.testnet.layout import (
     AUTHORITY_NAME,
     ENGINE,
@@ -85,6 +88,9 @@ ANCHOR_EVERY_S = 30
 
 ANCHOR_POLL_MS = 500
 
+NODE_COOKIE_NAME = "bitcoin.cookie"
+"""User and password of the chain's RPC, in the directory of the node that anchors, where it is a container."""
+
 
 def make_network(
     path: Path,
@@ -94,11 +100,13 @@ def make_network(
     plan: Plan | None = None,
     runner: Runner = Runner.PROCESSES,
     relayed: bool = False,
+    has_chain: bool = True,
 ) -> LocalNetwork:
     """Make a network of the plan's nodes, AUTHORITIES and `participants` in the new or empty directory `path`.
 
     plan: one operator's, unless given. relayed: nodes on loopback reach each other through a relay, so that the ways
-    between them can be cut; containers need none. `done` is called with the name of each party and node once its files are made.
+    between them can be cut; containers need none. has_chain: with a Bitcoin chain to anchor in, where its engine is installed here.
+    `done` is called with the name of each party and node once its files are made.
     Raises: SetupError: the directory holds anything, or cannot be written.
     """
     make_private_directory(path)
@@ -114,6 +122,8 @@ def make_network(
     try:
         chosen = plan or plan_of(Engine.EMBEDDED)
         network = _lay_out(path.resolve(), participants, chosen, runner, relayed=relayed)
+        if not has_chain:
+            network = replace(network, bitcoin_port=0)
         return _make(network, done or _nothing)
     except BaseException:
         # It was empty, so all of it is ours: a half-made network would only stand in the way of the next attempt.
@@ -132,8 +142,7 @@ def _lay_out(
         path,
         parties,
         dict.fromkeys(plan.nodes, 0),
-        # The chain of a test network serves on loopback alone.
-        free_ports(1)[0] if has_engine() and not in_containers else 0,
+        free_ports(1)[0] if has_engine() else 0,
         plan=plan,
         runner=runner,
         links=tuple(Link(*way, 0, 0) for way in ways) if relayed and not in_containers else (),
@@ -197,6 +206,7 @@ def _make(network: LocalNetwork, report: Callable[[str], None]) -> LocalNetwork:
         write_genesis(data, time.time_ns() // 10**6, actions)
     if network.bridge is not None:
         _make_desk(network)
+        _prepare_chain(network)
     create_file(network.path / INDEX_NAME, network.encode(), PUBLIC_MODE)
     return network
 
@@ -279,9 +289,10 @@ def _bitcoin_place(network: LocalNetwork) -> BitcoinPlace | None:
     chain = network.bitcoin
     if chain is None:
         return None
-    return BitcoinPlace(
-        chain.url, Network.REGTEST, chain.cookie_path, 0, ANCHOR_EVERY_S, ANCHOR_POLL_MS
-    )
+    cookie = chain.cookie_path
+    if chain.container is not None:
+        cookie = network.node_path(LEADER) / NODE_COOKIE_NAME
+    return BitcoinPlace(chain.node_url, Network.REGTEST, cookie, 0, ANCHOR_EVERY_S, ANCHOR_POLL_MS)
 
 
 def _make_identities(
@@ -342,6 +353,24 @@ def _make_desk(network: LocalNetwork) -> None:
     replace_file(path / PROFILE_NAME, text.encode(), PUBLIC_MODE)
 
 
+def _prepare_chain(network: LocalNetwork) -> None:
+    """Write what containers cannot tell each other: user and password of the chain's RPC, and to whom its first coins go.
+
+    Chain, node and this user each see a directory of their own, so each has the password in it.
+    """
+    chain = network.bitcoin
+    if chain is None:
+        return
+    make_private_directory(chain.path / CHAIN_NAME)
+    own = network.node_path(LEADER)
+    cookie = f"__cookie__:{secrets.token_hex(32)}".encode()
+    places = chain.cookie_path, chain.path / CHAIN_NAME / COOKIE_NAME, own / NODE_COOKIE_NAME
+    for path in places:
+        create_file(path, cookie, PRIVATE_MODE)
+    addresses = wallet_addresses(load_config(own / CONFIG_NAME))
+    create_file(chain.path / ADDRESSES_NAME, "\n".join(addresses).encode(), PUBLIC_MODE)
+
+
 def claim_ports(network: LocalNetwork) -> LocalNetwork:
     """Return the network with ports that are free: its own, or new ones where one is taken and no node runs.
 
@@ -384,7 +413,7 @@ def _claim_chain_port(network: LocalNetwork) -> LocalNetwork:
     path = moved.node_path(LEADER) / CONFIG_NAME
     config = load_config(path)
     if moved.bitcoin is not None and config.bitcoin_rpc_url:
-        write_config(path, replace(config, bitcoin_rpc_url=moved.bitcoin.url), replace=True)
+        write_config(path, replace(config, bitcoin_rpc_url=moved.bitcoin.node_url), replace=True)
     replace_file(moved.path / INDEX_NAME, moved.encode(), PUBLIC_MODE)
     return moved
 

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
+from clearing.anchored_receipt import VerifiedAnchoredReceipt
 from clearing.rules.registry import Action, ActionKind
 from clearing.types import LicenceStatus
+from node.client import NotAnchoredError
 from node.services.facade import NodeCondition
 from node.testnet import control
+from node.testnet.plan import LEADER
 from tests.network.load import DEADLINE_S
 from tests.network.world import World
 
@@ -216,6 +220,37 @@ def liar_about_heads(world: World) -> Figures:
     }
 
 
+def anchored(world: World) -> Figures:
+    """While one is killed, what was recorded is anchored in the network's Bitcoin chain, and a receipt carries both clocks."""
+    name = world.random.choice(expendable(world)[1:])
+    control.stop_node(world.network, name, at_once=True)
+    world.works()
+    chain = world.network.bitcoin
+    assert chain is not None, "no Bitcoin chain: the extra `bitcoin` is not installed"
+    index = max(one.index for sender in world.senders for one in sender.acknowledged)
+    with world.client(LEADER, LEADER) as bank, chain.rpc() as rpc:
+
+        def is_proven() -> bool:
+            bank.anchor_now()
+            rpc.call("generate", 1)
+            time.sleep(0.3)
+            with suppress(NotAnchoredError):
+                proven.append(bank.anchored_receipt(index)[1])
+            return bool(proven)
+
+        proven: list[VerifiedAnchoredReceipt] = []
+        took = world.wait("a receipt carries both clocks", is_proven, BACK_S)
+        anchors = bank.anchors()
+    control.start_node(world.network, name)
+    back = catches_up(world, name)
+    return {
+        "node": name,
+        "anchored_s": round(took, 1),
+        "anchors": len(anchors),
+        "back_s": round(back, 1),
+    }
+
+
 def counts_no_more(world: World, witness: str) -> float:
     """Show, one of the other four operators being away, that who left the set finishes no final note.
 
@@ -272,5 +307,6 @@ SHARED: dict[str, Callable[[World], Figures]] = {
     "follower-from-nothing": follower_from_nothing,
     "liar-state": liar_about_state,
     "liar-heads": liar_about_heads,
+    "anchored": anchored,
 }
 """Those that run one after the other on one network."""

@@ -259,8 +259,11 @@ class World:
     # -- parts of an operator
 
     def engine(self, name: str) -> EngineRpc:
-        """Return the RPC of an operator's consensus engine; a container's socket is its own user's."""
-        home = self.network.node_path(name) / "consensus"
+        """Return the RPC of an operator's consensus engine."""
+        return self.engine_at(self.network.node_path(name) / "consensus")
+
+    def engine_at(self, home: Path) -> EngineRpc:
+        """Return the RPC of the engine in `home`; a container's socket is its own user's."""
         inside = home / "run" / "rpc.sock"
         return EngineRpc(inside if self.network.bridge is not None else sockets_of(home).rpc)
 
@@ -271,6 +274,11 @@ class World:
             return {bytes.fromhex(one["address"]) for one in rpc.validators(rpc.status().height)}
         finally:
             rpc.close()
+
+    def client(self, party: str, *nodes: str) -> Client:
+        """Return a client of `party` that asks `nodes`, in order."""
+        identity = IdentityDirectory.open(self.network.identity_path(party))
+        return Client(identity, endpoints=[self.network.endpoint(name) for name in nodes])
 
     def kill_part(self, name: str, part: str) -> None:
         """Kill an operator's node or its consensus engine, `part` node or cometbft, and leave its supervisor to it."""

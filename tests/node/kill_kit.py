@@ -149,15 +149,18 @@ class Tap:
 
 
 class Watcher(threading.Thread):
-    """Reads the final checkpoints that a node streams to participants, for ever, and keeps each note."""
+    """Reads the final checkpoints that a node streams to participants and keeps each note, until its node is stopped for good."""
 
-    def __init__(self, network: kit.LocalNetwork, party: kit.Party, node: str) -> None:
+    def __init__(
+        self, network: kit.LocalNetwork, party: kit.Party, node: str, ends: threading.Event
+    ) -> None:
         super().__init__(name=f"watcher {node}", daemon=True)
         self.notes: set[bytes] = set()
+        self.ends = ends
         self._network, self._party, self._node = network, party, node
 
     def run(self) -> None:
-        while True:
+        while not self.ends.is_set():
             with self._party.channel(self._network, self._node) as channel:
                 try:
                     for note in kit.watch(channel):
@@ -236,7 +239,8 @@ async def run_network(
     ends = threading.Event()
     parties = [kit.Party(network, f"p0{number}", network_id) for number in range(1, CLIENTS + 1)]
     clients = [Client(network, party, ends) for party in parties]
-    watchers = [Watcher(network, supervisor, node) for node in NODES]
+    stopped = threading.Event()
+    watchers = [Watcher(network, supervisor, node, stopped) for node in NODES]
     tap = Tap(kit.config_of(network, "p03"))
     banker = Banker(network, supervisor, clients)
     killer = Killer(nodes, clients, random.Random(seed))
@@ -262,8 +266,12 @@ async def run_network(
         ends.set()
         tapping.cancel()
         await asyncio.gather(tapping, return_exceptions=True)
+        stopped.set()
         for node in nodes:
             await asyncio.to_thread(node.stop)
+        # They read the network's files, which whoever asked for it removes.
+        for watcher in watchers:
+            await asyncio.to_thread(watcher.join)
     return clients, tap.notes.union(*(watcher.notes for watcher in watchers)), killer.killed
 
 

@@ -42,8 +42,8 @@ FULL = ("central-bank", "ministry")
 
 
 def new_network(path: Path, participants: int = 6) -> LocalNetwork:
-    """Make a network's files in the new directory `path`."""
-    return make_network(path, numbered_parties(participants))
+    """Make a network's files in the new directory `path`; who starts its nodes starts no chain beside them."""
+    return make_network(path, numbered_parties(participants), has_chain=False)
 
 
 def config_of(network: LocalNetwork, node: str) -> NodeConfig:

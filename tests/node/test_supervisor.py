@@ -76,8 +76,9 @@ def test_an_engine_that_always_ends_is_given_up(network: OperatorsNetwork, tmp_p
     text = log.read_text()
     assert "GAVE UP central-bank gave up: engine ended 2 times in a row" in text
     assert '"engine: last words"' in text
-    node = int((network.engine_path("central-bank") / "run" / "node.pid").read_text())
-    assert not alive(node)
+    run = network.engine_path("central-bank") / "run"
+    assert not alive(int((run / "node.pid").read_text()))
+    assert not list(run.glob("*.sock"))
 
 
 @pytest.mark.slow

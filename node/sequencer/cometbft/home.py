@@ -20,6 +20,7 @@ start, which the supervisor does.
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime as dt
 import hashlib
 import json
@@ -71,6 +72,7 @@ _VALIDATOR_STATE = "data/priv_validator_state.json"
 _GENESIS = "config/genesis.json"
 _CONFIG = "config/config.toml"
 _RUN = "run"
+_SOCKETS = ("abci.sock", "rpc.sock")
 _SOCKET_PATH_BYTES_MAX = 100  # 108 with the terminating zero on Linux, 104 elsewhere
 _PUBLIC_TYPE = "tendermint/PubKeyEd25519"
 _PRIVATE_TYPE = "tendermint/PrivKeyEd25519"
@@ -242,16 +244,32 @@ def sockets_of(home: Path) -> Sockets:
     files, the same at each call.
     Raises: SetupError: it cannot be made, or others may reach it.
     """
-    run = home.absolute() / _RUN
-    if len(os.fsencode(run / "abci.sock")) > _SOCKET_PATH_BYTES_MAX:
-        name = hashlib.sha256(os.fsencode(run)).hexdigest()[:16]
-        run = Path(tempfile.gettempdir()) / f"clearing-{os.getuid()}-{name}"
+    run = _run_directory(home)
     make_private_directory(run)
     found = run.stat()
     # Whoever else may reach it could pose as the node or as its engine.
     if found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise SetupError(f"{run} must belong to this user and be closed to others: chmod 700 it")
-    return Sockets(run / "abci.sock", run / "rpc.sock")
+    return Sockets(*(run / name for name in _SOCKETS))
+
+
+def remove_sockets(home: Path) -> None:
+    """Remove what a stopped pair has left of its sockets, and their directory where it is not in `home`."""
+    run = _run_directory(home)
+    for name in _SOCKETS:
+        (run / name).unlink(missing_ok=True)
+    if not run.is_relative_to(home.absolute()):
+        # Whatever else lies there is not ours.
+        with contextlib.suppress(OSError):
+            run.rmdir()
+
+
+def _run_directory(home: Path) -> Path:
+    run = home.absolute() / _RUN
+    if len(os.fsencode(run / _SOCKETS[0])) <= _SOCKET_PATH_BYTES_MAX:
+        return run
+    name = hashlib.sha256(os.fsencode(run)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"clearing-{os.getuid()}-{name}"
 
 
 def write_config(home: Path, settings: EngineSettings) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from clearing.errors import DecodeError, InvariantViolation, VerificationError
 from node.cli.cycles import percent
 from node.cli.errors import CheckFailedError, WrongUseError, as_cli_error, show_error
-from node.cli.render import cells, print_json_rows, scaled, trimmed, utc
+from node.cli.render import cells, counted, print_json_rows, scaled, trimmed, utc
 from node.errors import SetupError
 
 
@@ -120,3 +120,8 @@ def test_a_defect_is_no_mistake_of_the_user() -> None:
     assert as_cli_error(ValueError("ours")) is None
     assert as_cli_error(OSError("no file named")) is None
     assert as_cli_error(InvariantViolation("ours")) is not None
+
+
+def test_one_of_a_thing_is_no_plural() -> None:
+    counts = [counted(count, "submission") for count in (0, 1, 2, 1_000)]
+    assert counts == ["0 submissions", "1 submission", "2 submissions", "1,000 submissions"]

@@ -27,7 +27,8 @@ def test_status_is_what_scripts_rely_on(net: Net) -> None:
         *("engine", "runner", "faults", "finality_lag_leaves"),
     }
     bitcoin = status["bitcoin"]
-    assert set(bitcoin) == {"network", "rpc_url", "height"}
+    assert set(bitcoin) == {"network", "rpc_url", "address", "height"}
+    assert bitcoin["rpc_url"].endswith("@" + bitcoin["address"])
     assert bitcoin["network"] == "regtest"
     with BitcoinRpc(bitcoin["rpc_url"]) as rpc:
         assert rpc.check(Network.REGTEST).blocks == bitcoin["height"]

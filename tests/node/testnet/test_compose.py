@@ -6,14 +6,15 @@ import json
 from typing import Any
 
 from node.testnet.bridge import Bridge
-from node.testnet.compose import IMAGE, LIAR_IMAGE, REGULATOR, compose_file
+from node.testnet.compose import BITCOIN_NAME, IMAGE, LIAR_IMAGE, REGULATOR, compose_file
 
-BRIDGE = Bridge("clearing-test", "172.30.9.0/24", ("central-bank", "p01", REGULATOR))
+BRIDGE = Bridge("clearing-test", "172.30.9.0/24", ("central-bank", "p01", REGULATOR, BITCOIN_NAME))
 PORTS = {"central-bank": 20_001, "p01": 20_002}
 
 
-def rendered(**lies: str) -> dict[str, Any]:
-    text = compose_file(BRIDGE, PORTS, user="10001:10001", liar="tests.network.liar", lies=lies)
+def rendered(chain: tuple[int, int] | None = (20_003, 30), **lies: str) -> dict[str, Any]:
+    liar = "tests.network.liar"
+    text = compose_file(BRIDGE, PORTS, user="10001:10001", liar=liar, lies=lies, chain=chain)
     document: dict[str, Any] = json.loads(text)
     return document
 
@@ -26,7 +27,7 @@ def test_old_and_new_compose_can_read_it() -> None:
 
 def test_every_container_is_held_and_has_an_address_and_a_health_check() -> None:
     services = rendered()["services"]
-    assert list(services) == ["central-bank", "p01", REGULATOR]
+    assert list(services) == ["central-bank", "p01", REGULATOR, BITCOIN_NAME]
     for name, service in services.items():
         assert service["container_name"] == f"clearing-test-{name}"
         assert service["networks"]["clearing"]["ipv4_address"] == BRIDGE.address(name)
@@ -34,7 +35,7 @@ def test_every_container_is_held_and_has_an_address_and_a_health_check() -> None
         assert service["cap_drop"] == ["ALL"]
         assert service["read_only"] is True
         assert service["mem_limit"]
-        assert service["healthcheck"]["test"][:2] == ["CMD", "clearing"]
+        assert service["healthcheck"]["test"][0] == "CMD"
         assert service["image"] == IMAGE
 
 
@@ -53,3 +54,13 @@ def test_a_liar_runs_the_lying_image_and_nobody_else() -> None:
     assert services["p01"]["command"] == ["state", "--config", "/node"]
     assert services["central-bank"]["image"] == IMAGE
     assert "entrypoint" not in services["central-bank"]
+
+
+def test_the_chain_serves_its_network_and_loopback_and_a_network_may_have_none() -> None:
+    chain = rendered()["services"][BITCOIN_NAME]
+    assert chain["ports"] == ["127.0.0.1:20003:18443"]
+    assert chain["volumes"] == ["./bitcoin/chain:/chain"]
+    command = dict(zip(chain["command"][::2], chain["command"][1::2], strict=True))
+    assert command["--host"] == BRIDGE.address(BITCOIN_NAME)
+    assert command["--mine-every"] == "30"
+    assert BITCOIN_NAME not in rendered(None)["services"]

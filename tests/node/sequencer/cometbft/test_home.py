@@ -23,6 +23,7 @@ from node.sequencer.cometbft.home import (
     make_home,
     read_block_zero,
     read_keys,
+    remove_sockets,
     sockets_of,
     write_config,
     write_genesis,
@@ -121,5 +122,25 @@ def test_a_path_too_long_for_a_socket_gives_way_to_a_short_one(tmp_path: Path) -
     assert sockets_of(deep) == made
     assert sockets_of(tmp_path / ("y" * 120)) != made
     assert stat.S_IMODE(made.abci.parent.stat().st_mode) == 0o700
-    made.abci.parent.rmdir()
-    sockets_of(tmp_path / ("y" * 120)).abci.parent.rmdir()
+    made.abci.touch()
+    remove_sockets(deep)
+    remove_sockets(deep)
+    assert not made.abci.parent.exists()
+    remove_sockets(tmp_path / ("y" * 120))
+
+
+def test_sockets_go_and_their_directory_where_it_is_nobody_elses(tmp_path: Path) -> None:
+    made = sockets_of(tmp_path)
+    for path in (made.abci, made.rpc, made.abci.with_name("node.pid")):
+        path.touch()
+    remove_sockets(tmp_path)
+    assert [path.name for path in made.abci.parent.iterdir()] == ["node.pid"]
+    # What somebody else put into the directory stays, and so does the directory.
+    deep = tmp_path / ("x" * 120)
+    other = sockets_of(deep).abci.with_name("notes")
+    other.touch()
+    remove_sockets(deep)
+    assert other.exists()
+    other.unlink()
+    remove_sockets(deep)
+    assert not other.parent.exists()
