@@ -24,6 +24,9 @@ BITCOIN_ACTIONS = (
     ActionKind.SET_TAX_RULE,
 )
 
+AMOUNT_DIGITS_MAX = 58
+"""A net position has 192 bits; what is more than all coin goes by the agent, and is shown all the same."""
+
 
 def leg_message(row: LegRow) -> participant_pb2.GetLegResponse:
     """Return a leg, without the head that it is as of."""
@@ -66,7 +69,7 @@ def leg_of(cycle: int, message: participant_pb2.GetLegResponse) -> LegRow:
 
 
 def _satoshi(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > 20:
+    if not text.isascii() or not text.isdigit() or len(text) > AMOUNT_DIGITS_MAX:
         raise DecodeError("an amount in satoshi is a decimal string")
     return int(text)
 

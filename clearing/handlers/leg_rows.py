@@ -19,7 +19,7 @@ from clearing.rules.legs import (
     LegCause,
     LegState,
     NamedCoins,
-    can_settle,
+    why_by_agent,
 )
 from clearing.rules.settlement import SettlementInstruction
 from clearing.state import Draft
@@ -33,6 +33,12 @@ def leg_of(draft: Draft, cycle: int) -> Leg | None:
     """Return a cycle's leg, or None where it has none."""
     row = draft.get(Table.LEGS, key_u32(cycle))
     return None if row is None else Leg.decode(row)
+
+
+def settles(draft: Draft, cycle: int, asset: int) -> bool:
+    """Return whether a cycle's transaction settles this asset, and not the agent."""
+    leg = leg_of(draft, cycle)
+    return leg is not None and leg.asset == asset and leg.state is not LegState.BY_AGENT
 
 
 def set_leg(draft: Draft, cycle: int, leg: Leg) -> None:
@@ -50,9 +56,10 @@ def script_at(draft: Draft, participant: int, asset: int, index: int) -> bytes |
 
 
 def open_leg(draft: Draft, cycle: int, instructions: Sequence[SettlementInstruction]) -> None:
-    """Open the leg of a cycle that is being netted, where its asset settles by transaction and this one can.
+    """Open the leg of a cycle that is being netted and moves the asset that settles by transaction.
 
-    Where it cannot, its instructions go through the settlement agent as any other's. Caller: before the cycle's leaf.
+    Where one transaction cannot pay it, the leg says why, and its instructions go through the settlement agent as any
+    other's. Caller: before the cycle's leaf.
     """
     route = draft.registry.bitcoin.route
     if route is None:
@@ -60,11 +67,15 @@ def open_leg(draft: Draft, cycle: int, instructions: Sequence[SettlementInstruct
     own = [one for one in instructions if one.asset == route.asset]
     debits = [one.amount_units for one in own if one.kind is SettlementKind.PAY_IN]
     payees = [
-        (one.amount_units, script_at(draft, one.participant, one.asset, draft.next_index))
+        (
+            one.participant,
+            one.amount_units,
+            script_at(draft, one.participant, one.asset, draft.next_index),
+        )
         for one in own
         if one.kind is SettlementKind.PAY_OUT
     ]
-    if not can_settle(debits, payees):
+    if not own:
         return
     leg = Leg(
         asset=route.asset,
@@ -77,6 +88,10 @@ def open_leg(draft: Draft, cycle: int, instructions: Sequence[SettlementInstruct
         deadline_ms=draft.time_ms + route.signing_ms,
         fee_rate_max=route.fee_rate_max,
     )
+    why = why_by_agent(debits, payees)
+    if why is not None:
+        state = LIFECYCLE.require(leg.state, LegState.BY_AGENT)
+        leg = replace(leg, state=state, cause=why[0], culprit=why[1], deadline_ms=0)
     set_leg(draft, cycle, leg)
 
 

@@ -73,7 +73,7 @@ def set_script(draft: Draft, instruction: Instruction, statement: ScriptStatemen
 def _leg(draft: Draft, cycle: int, *states: LegState) -> tuple[Leg | None, RejectCode]:
     """Return the leg of a cycle if it is in one of `states`, and OK; or None and why not."""
     leg = leg_of(draft, cycle)
-    if leg is None:
+    if leg is None or leg.state is LegState.BY_AGENT:
         return None, RejectCode.NO_SUCH_LEG
     if leg.state not in states:
         return None, RejectCode.LEG_STATE
@@ -311,10 +311,11 @@ def deadlines(state: State) -> Iterator[int]:
 def recast(draft: Draft, instruction: Instruction, values: dict[str, Any]) -> Outcome:
     """Net anew without whoever failed a cycle's leg; its obligations stay affirmed, and open."""
     number = values["cycle"]
-    leg, cycle = leg_of(draft, number), draft.cycle(number)
+    leg, code = _leg(draft, number, LegState.FAILED)
     if leg is None:
-        return refused(RejectCode.NO_SUCH_LEG)
+        return refused(code)
+    cycle = draft.cycle(number)
     is_failed = cycle is not None and cycle.state is CycleState.FAILED
-    if not is_failed or leg.state is not LegState.FAILED or leg.culprit == NOBODY:
+    if not is_failed or leg.culprit == NOBODY:
         return refused(RejectCode.LEG_STATE)
     return net_without(draft, instruction, frozenset((leg.culprit,)))

@@ -13,7 +13,7 @@ from typing import Any
 from clearing.errors import RejectCode, invariant
 from clearing.handlers.answers import Outcome, recorded, refused
 from clearing.handlers.cycles import advance_cycle, fail_cycle, with_refund
-from clearing.handlers.leg_rows import leg_of
+from clearing.handlers.leg_rows import settles
 from clearing.records.instruction import Instruction, InstructionKind
 from clearing.rules.cycles import Cycle
 from clearing.rules.settlement import (
@@ -63,9 +63,8 @@ def move_settlement(draft: Draft, instruction: Instruction, values: dict[str, An
     # The lifecycle must have the move.
     if not LIFECYCLE.allows(item.state, target):
         return refused(RejectCode.INSTRUCTION_STATE)
-    leg = leg_of(draft, found.cycle_no)
     # What one transaction settles, the agent does not.
-    if leg is not None and leg.asset == item.asset and item.kind is not SettlementKind.REFUND:
+    if item.kind is not SettlementKind.REFUND and settles(draft, found.cycle_no, item.asset):
         return refused(RejectCode.SETTLES_BY_TRANSACTION)
     index = draft.record(instruction.leaf, instruction.body)
     moved = replace(item, state=target, moved_ms=draft.time_ms)

@@ -50,10 +50,12 @@ class LegState(enum.IntEnum):
     MINED = 4
     CONFIRMED = 5
     FAILED = 6
+    BY_AGENT = 7
+    """One transaction cannot pay these nets, so the settlement agent settles them as it does other assets."""
 
 
 class LegCause(enum.IntEnum):
-    """Why a leg failed; `Leg.culprit` is who did or did not."""
+    """Why a leg failed, or is the agent's; `Leg.culprit` is who did or did not, or cannot be paid."""
 
     NONE = 0
     REFUSED = 1
@@ -70,6 +72,14 @@ class LegCause(enum.IntEnum):
     """The cycle's own time-out passed."""
     CYCLE_FAILED = 7
     """Another pay-in of the cycle failed."""
+    NO_SCRIPT = 8
+    """By the agent: a payee has registered no script; the first of them is named."""
+    DUST = 9
+    """By the agent: a payee would be paid less than the network relays; the first of them is named."""
+    TOO_MANY = 10
+    """By the agent: more payers or payees than one transaction holds."""
+    TOO_MUCH = 11
+    """By the agent: more than all coin there is."""
 
 
 LIFECYCLE = Lifecycle(
@@ -85,6 +95,7 @@ LIFECYCLE = Lifecycle(
         (LegState.WAITING, LegState.FAILED, "refusal, deadline, or the cycle fails"),
         (LegState.OFFERED, LegState.FAILED, "refusal, deadline, or a coin is spent otherwise"),
         (LegState.BROADCAST, LegState.FAILED, "a coin is spent otherwise, deep enough"),
+        (LegState.WAITING, LegState.BY_AGENT, "at once, where one transaction cannot pay"),
     ),
 )
 
@@ -226,16 +237,24 @@ class NamedCoins:
         return cls(head["cycle"], unpack_script(head), tuple(coins))
 
 
-def can_settle(debits: Sequence[int], payees: Sequence[tuple[int, bytes | None]]) -> bool:
-    """Return whether one transaction can pay these net positions: (amount, registered script) of each payee.
+def why_by_agent(
+    debits: Sequence[int], payees: Sequence[tuple[int, int, bytes | None]]
+) -> tuple[LegCause, int] | None:
+    """Return why one transaction cannot pay these net positions and whom it cannot, NOBODY where nobody in particular.
 
-    It cannot where a payee has registered no script, an amount is dust or more than all coin, or there are too many.
+    payees: (participant, amount, registered script), ascending by participant. Returns: None where it can.
     """
-    if not 0 < len(debits) <= PAYERS_MAX or not 0 < len(payees) <= PAYEES_MAX:
-        return False
+    if len(debits) > PAYERS_MAX or len(payees) > PAYEES_MAX:
+        return LegCause.TOO_MANY, NOBODY
     if max(debits) > MONEY_SAT_MAX or sum(debits) > MONEY_SAT_MAX:
-        return False
-    return all(script is not None and amount >= dust_sat(script) for amount, script in payees)
+        return LegCause.TOO_MUCH, NOBODY
+    for participant, _, script in payees:
+        if script is None:
+            return LegCause.NO_SCRIPT, participant
+    for participant, amount, script in payees:
+        if script is not None and amount < dust_sat(script):
+            return LegCause.DUST, participant
+    return None
 
 
 def coins_max(payers: int) -> int:
@@ -260,7 +279,7 @@ __all__ = [
     "LegState",
     "NamedCoins",
     "Payee",
-    "can_settle",
     "coins_max",
     "surplus_sat_max",
+    "why_by_agent",
 ]

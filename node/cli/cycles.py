@@ -15,6 +15,7 @@ import typer
 
 from clearing.types import AMOUNT_MAX, CycleState, InstructionState
 from node.cli.errors import WrongUseError
+from node.cli.legs import leg_in, leg_sentence, leg_summary
 from node.cli.names import Names
 from node.cli.obligations import CycleFilter
 from node.cli.options import U32_MAX, AsJson
@@ -24,6 +25,7 @@ from node.cli.rows import CYCLES, INSTRUCTIONS, cycle_fact, words
 from node.cli.session import Access, with_access
 from node.client import Client, Recorded
 from node.queries import CycleAssetRow, CycleRow, SettlementFilter
+from node.queries_bitcoin import LegRow
 
 SOLUTION_WAIT_S = 10.0
 """How long a command waits for the solution of a set-off; nodes that order find it at once, unless the book is huge."""
@@ -59,14 +61,15 @@ def _number_of(client: Client, recorded: Recorded) -> int:
 
 def _told(
     client: Client, number: int, names: Names, access: Access
-) -> tuple[CycleRow, tuple[CycleAssetRow, ...], Left]:
+) -> tuple[CycleRow, tuple[CycleAssetRow, ...], Left, LegRow | None]:
     """Return all that there is to show of a cycle, waiting a little for a set-off that is being solved."""
     everyone = names.is_supervisor(access.name)
     until = time.monotonic() + SOLUTION_WAIT_S
     while True:
         found, assets = client.cycle(number, everyone=everyone)
         if found.cycle.state is not CycleState.CUT_OFF or time.monotonic() >= until:
-            return found, assets, by_asset(client.unsettled(number, everyone=everyone))
+            left = by_asset(client.unsettled(number, everyone=everyone))
+            return found, assets, left, leg_in(client, number)
         time.sleep(0.05)
 
 
@@ -89,7 +92,7 @@ def show(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Show a cycle by asset: method, gross, net, net positions and movements (+ receives, - pays), what was left and why.
+    """Show a cycle by asset: method, gross, net, net positions and movements (+ receives, - pays), what was left and why, its Bitcoin leg.
 
     Supervisors see everybody's net position, others their own.
     """
@@ -100,10 +103,17 @@ def show(
 
 
 def _show_cycle(
-    found: CycleRow, assets: Sequence[CycleAssetRow], left: Left, names: Names, *, as_json: bool
+    found: CycleRow,
+    assets: Sequence[CycleAssetRow],
+    left: Left,
+    leg: LegRow | None,
+    names: Names,
+    *,
+    as_json: bool,
 ) -> None:
     if as_json:
-        print_json(cycle_fact(found) | {"assets": assets_fact(assets, left, names)})
+        own = {} if leg is None else {"leg": leg_summary(leg, names)}
+        print_json(cycle_fact(found) | {"assets": assets_fact(assets, left, names)} | own)
         return
     state = words(CycleState(found.cycle.state).name)
     final = ", final" if found.final else ""
@@ -127,6 +137,8 @@ def _show_cycle(
         console.print(unsettled)
     for note in outcome_note(assets, names):
         console.print(note)
+    if leg is not None:
+        console.print(*cells(leg_sentence(leg, names)), soft_wrap=True)
 
 
 def netting_table(assets: Sequence[CycleAssetRow], names: Names) -> Any:

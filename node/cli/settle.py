@@ -12,8 +12,7 @@ import typer
 
 from clearing.bitcoin.provenance import script_message
 from clearing.bitcoin.psbt import inputs_of, make_psbt
-from clearing.bitcoin.transaction import sha256d, shown
-from clearing.errors import VerificationError
+from clearing.bitcoin.transaction import sha256d
 from clearing.records.instruction import InstructionKind
 from clearing.records.settlement import (
     LEG_LAYOUT,
@@ -23,6 +22,7 @@ from clearing.records.settlement import (
 )
 from clearing.rules.legs import NOBODY, LegState, NamedCoins
 from node.cli.errors import CheckFailedError, WrongUseError
+from node.cli.legs import leg_fact, why_of
 from node.cli.names import Names
 from node.cli.options import U32_MAX, AsJson
 from node.cli.render import cells, print_json, stdout, table
@@ -134,12 +134,15 @@ def create(
             client.instruct(InstructionKind.OFFER_LEG, offer)
             row = client.leg(cycle)
         names = Names(client.registry())
-    template = _template(row)
+    template = _template(row, names)
     replace_file(out, make_psbt(template, psbt_version).encode() + b"\n", PUBLIC_MODE)
     _told(leg_fact(row, names) | {"file": str(out)}, as_json=as_json)
 
 
-def _template(row: LegRow) -> Any:
+def _template(row: LegRow, names: Names) -> Any:
+    why = why_of(row, names)
+    if why is not None:
+        raise WrongUseError("SETTLES_BY_AGENT", why, "Show evidence with `clearing instruction`.")
     template = row.template() if row.leg.fee_rate else None
     if template is None:
         raise WrongUseError("LEG_NOT_READY", f"cycle {row.cycle} was not offered yet", "Wait.")
@@ -258,7 +261,7 @@ def combine(
     with access.client() as client:
         names, row = Names(client.registry()), client.leg(cycle)
         answers = [read_psbt_file(file).b64encode() for file in files]
-        gathered = gather(answers, _template(row))
+        gathered = gather(answers, _template(row, names))
         if gathered.missing:
             who = ", ".join(map(names.party, gathered.missing))
             raise CheckFailedError(
@@ -287,7 +290,7 @@ def _signing(cycle: int, signed: int, participant: int, transaction_hash: bytes)
 @psbt_app.command("status")
 @with_access
 def status(access: Access, cycle: CycleNumber, as_json: AsJson = False) -> None:
-    """Show where a cycle's leg stands, who has named coins, and who made it fail."""
+    """Show where a cycle's leg stands, who has named coins, and who made it fail, or why the agent settles it instead."""
     with access.client() as client:
         row, names = client.leg(cycle), Names(client.registry())
     _told(leg_fact(row, names), as_json=as_json)
@@ -329,47 +332,6 @@ def recast(access: Access, cycle: CycleNumber, as_json: AsJson = False) -> None:
         recorded = client.instruct(InstructionKind.RECAST_CYCLE, payload)
         fresh = [row.number for row in client.cycles() if row.number > cycle]
     _told({"recast": cycle, "cycle": fresh[-1], "index": recorded.index}, as_json=as_json)
-
-
-def leg_fact(row: LegRow, names: Names) -> dict[str, Any]:
-    """Return a leg as JSON; amounts in satoshi, hashes as Bitcoin shows them."""
-    leg = row.leg
-    fees: dict[int, int] = {}
-    if leg.fee_rate:
-        try:
-            fees = dict(row.template().fees_sat)
-        except VerificationError:
-            fees = {}
-    return {
-        "cycle": row.cycle,
-        "state": leg.state.name,
-        "cause": leg.cause.name if leg.cause else None,
-        "culprit": None if leg.culprit == NOBODY else names.party(leg.culprit),
-        "asset": names.asset_name(leg.asset),
-        "txid": shown(leg.txid) if any(leg.txid) else None,
-        "height": leg.block_height or None,
-        "depth": leg.depth,
-        "deadline_ms": leg.deadline_ms,
-        "fee_rate": leg.fee_rate or None,
-        "fee_sat": sum(fees.values()),
-        "payers": [
-            {
-                "participant": names.party(number),
-                "owes_sat": debit,
-                "fee_sat": fees.get(number, 0),
-                "coins": [] if named is None else [str(coin.outpoint) for coin in named.coins],
-            }
-            for number, debit, named in row.payers
-        ],
-        "payees": [
-            {
-                "participant": names.party(one.participant),
-                "amount_sat": one.amount_sat,
-                "script": one.script.hex(),
-            }
-            for one in row.payees
-        ],
-    }
 
 
 def _told(fact: dict[str, Any], *, as_json: bool) -> None:

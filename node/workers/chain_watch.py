@@ -26,7 +26,7 @@ from clearing.records.instruction import InstructionKind
 from clearing.records.settlement import ATTEST_LAYOUT
 from clearing.rows import Reader, Table
 from clearing.rules.cycles import Cycle
-from clearing.rules.legs import LegState
+from clearing.rules.legs import NOBODY, LegState
 from clearing.rules.mined import Batch, BatchState
 from clearing.rules.registry import Registry
 from clearing.state import Draft, State
@@ -148,6 +148,7 @@ class ChainWatch:
         self._reader = reader
         self._registry = registry
         self._is_mute = False
+        self._warned_cycle = 0
 
     async def run(self, poll_s: float) -> None:
         """Make rounds until cancelled; what fails is tried again in the next."""
@@ -180,6 +181,7 @@ class ChainWatch:
             return 0
         # A node of that chain and caught up; which blocks it still has matters only when one is asked for.
         await asyncio.to_thread(self._rpc.check, Network[terms.network.name], HEIGHT_MAX)
+        self._warn_of_agents_legs()
         told = 0
         while headers := await asyncio.to_thread(missing_headers, self._state(), self._rpc):
             if not await self._tell(InstructionKind.REPORT_HEADERS, b"".join(headers)):
@@ -192,6 +194,21 @@ class ChainWatch:
             for payload in await asyncio.to_thread(_listed, look, self._state(), self._rpc):
                 told += await self._tell(kind, payload)
         return told
+
+    def _warn_of_agents_legs(self) -> None:
+        """Tell the operator once of each running cycle whose nets one transaction cannot pay."""
+        view = _view(self._state())
+        for number in view.running_cycles():
+            leg = leg_of(view, number)
+            if number > self._warned_cycle and leg is not None and leg.state is LegState.BY_AGENT:
+                whom = None if leg.culprit == NOBODY else self._registry().participants[leg.culprit]
+                _log.warning(
+                    "a cycle's Bitcoin nets go through the settlement agent",
+                    cycle=number,
+                    cause=leg.cause.name,
+                    participant=whom.name if whom else None,
+                )
+                self._warned_cycle = number
 
     def _state(self) -> State:
         """Return as much of the ledger's state as this needs: registers and the cycles that run."""

@@ -11,9 +11,10 @@ from clearing.bitcoin.transaction import MONEY_SAT_MAX, Outpoint, Output
 from clearing.errors import RejectCode as R
 from clearing.memory import MemoryStore
 from clearing.params import Parameters
+from clearing.records.instruction import REFERENCE_LAYOUT
 from clearing.rows import Table
 from clearing.rules.bitcoin_terms import HEIGHT_MAX, SIGNING_MS_MAX
-from clearing.rules.legs import LegCause, LegState
+from clearing.rules.legs import NOBODY, LegCause, LegState, why_by_agent
 from clearing.rules.registry import Action, ActionKind
 from clearing.state import State
 from clearing.types import CycleState, InstructionState, ObligationState, SettlementKind
@@ -243,20 +244,64 @@ def test_without_every_payees_script_the_agents_way_is_taken() -> None:
     bitcoin = Bitcoin(net)
     net.affirmed(P01, P03, item(P01, P03, MS))
     bitcoin.ok(net.run_cycle())
-    assert net.store.get(Table.LEGS, (1).to_bytes(4, "big")) is None
+    leg = bitcoin.leg(1)
+    assert (leg.state, leg.cause, leg.culprit) == (LegState.BY_AGENT, LegCause.NO_SCRIPT, P03)
+    assert (leg.is_over, leg.may_be_mined) == (True, False)
+    for tried in (bitcoin.offer(1), bitcoin.coins(P01, 1), bitcoin.refuse(P01, 1)):
+        assert tried.code is R.NO_SUCH_LEG
     net.settle(1)
     assert net.cycle(1).state is CycleState.SETTLED
+    assert bitcoin.recast(1).code is R.NO_SUCH_LEG
+    assert bitcoin.leg(1) == leg
+
+
+def test_a_leg_of_the_agent_ends_with_its_cycle_as_it_was() -> None:
+    net = Core()
+    bitcoin = Bitcoin(net)
+    net.affirmed(P01, P03, item(P01, P03, MS))
+    bitcoin.ok(net.run_cycle())
+    bitcoin.ok(bitcoin.give(Kind.FAIL, P01, REFERENCE_LAYOUT.encode(cycle=1, number=0)))
+    assert net.cycle(1).state is CycleState.FAILED
+    assert bitcoin.leg(1).state is LegState.BY_AGENT
+    assert bitcoin.recast(1).code is R.NO_SUCH_LEG
+
+
+def test_a_cycle_without_the_asset_has_no_leg() -> None:
+    net = Core()
+    bitcoin = Bitcoin(net)
+    net.affirmed(P01, P03, item(P01, P03, MS, ETH))
+    bitcoin.ok(net.run_cycle())
+    assert net.store.get(Table.LEGS, (1).to_bytes(4, "big")) is None
     assert bitcoin.offer(1).code is R.NO_SUCH_LEG
 
 
-@pytest.mark.parametrize("amount", [293, 21_000_000 * 10**8 + 1])
-def test_dust_and_more_than_all_coin_go_through_the_agent(amount: int) -> None:
+@pytest.mark.parametrize(
+    ("amount", "cause", "whom"),
+    [
+        (293, LegCause.DUST, P03),
+        (21_000_000 * 10**8 + 1, LegCause.TOO_MUCH, NOBODY),
+    ],
+)
+def test_dust_and_more_than_all_coin_go_through_the_agent(
+    amount: int, cause: LegCause, whom: int
+) -> None:
     net = Core()
     bitcoin = Bitcoin(net)
     bitcoin.ok(bitcoin.script(P03))
     net.affirmed(P01, P03, item(P01, P03, amount))
     bitcoin.ok(net.run_cycle())
-    assert net.store.get(Table.LEGS, (1).to_bytes(4, "big")) is None
+    leg = bitcoin.leg(1)
+    assert (leg.state, leg.cause, leg.culprit) == (LegState.BY_AGENT, cause, whom)
+
+
+def test_what_one_transaction_cannot_hold_goes_through_the_agent() -> None:
+    payees = [(number, 1_000, wpkh("p03")) for number in range(200)]
+    assert why_by_agent([1_000] * 150, payees) is None
+    assert why_by_agent([1_000] * 151, payees) == (LegCause.TOO_MANY, NOBODY)
+    assert why_by_agent([1_000], [*payees, (201, 1_000, wpkh("p03"))]) == (
+        LegCause.TOO_MANY,
+        NOBODY,
+    )
 
 
 def test_a_script_counts_from_the_next_cycle_on() -> None:

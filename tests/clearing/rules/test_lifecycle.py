@@ -29,7 +29,7 @@ MOVES = {
     """,
     legs.LIFECYCLE: """
         WAITING OFFERED, OFFERED BROADCAST, OFFERED MINED, BROADCAST MINED, MINED BROADCAST, MINED CONFIRMED,
-        WAITING FAILED, OFFERED FAILED, BROADCAST FAILED
+        WAITING FAILED, OFFERED FAILED, BROADCAST FAILED, WAITING BY_AGENT
     """,
     mined.LIFECYCLE: "DECLARED COUNTED, DECLARED VOID",
 }
@@ -44,7 +44,7 @@ TERMINAL = {
     obligations.LIFECYCLE: {"SETTLED", "REJECTED", "RESCINDED", "EXPIRED"},
     cycles.LIFECYCLE: {"SETTLED", "FAILED", "DEADLOCK"},
     settlement.LIFECYCLE: {"CONFIRMED", "FAILED", "SUPERSEDED"},
-    legs.LIFECYCLE: {"CONFIRMED", "FAILED"},
+    legs.LIFECYCLE: {"CONFIRMED", "FAILED", "BY_AGENT"},
     mined.LIFECYCLE: {"COUNTED", "VOID"},
 }
 DRAWINGS = {
@@ -101,8 +101,10 @@ stateDiagram-v2
     WAITING --> FAILED: refusal, deadline, or the cycle fails
     OFFERED --> FAILED: refusal, deadline, or a coin is spent otherwise
     BROADCAST --> FAILED: a coin is spent otherwise, deep enough
+    WAITING --> BY_AGENT: at once, where one transaction cannot pay
     CONFIRMED --> [*]
-    FAILED --> [*]""",
+    FAILED --> [*]
+    BY_AGENT --> [*]""",
     mined.LIFECYCLE: """\
 stateDiagram-v2
     [*] --> DECLARED

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from embit import script
 
-from clearing.bitcoin.transaction import Transaction
+from clearing.bitcoin.transaction import Transaction, without_witness
 from node.config import load_config, write_config
 from node.settlement.blocks import proof_of
 from node.testnet.bitcoin import BitcoinChain
@@ -151,6 +151,17 @@ def test_a_cycle_settles_by_the_transaction_that_its_payer_signs(net: Net, tmp_p
     limits = ("--owes", str(OWED_SAT), "--fee-max", str(FEE_MAX_SAT))
     cost = facts("settle", "psbt", "sign", unsigned, "--keys", keys, *limits, "--out", signed)
     assert cost["fee_own_sat"] == offered["fee_sat"] <= FEE_MAX_SAT
+    # The same by BIP 370: other bytes, the same transaction.
+    second, second_signed = tmp_path / "unsigned.v2.psbt", tmp_path / "signed.v2.psbt"
+    ok(*made, second, "--psbt-version", "2", *net.as_("p01"))
+    assert second.read_bytes() != unsigned.read_bytes()
+    assert facts("settle", "psbt", "show", second, "--keys", keys) == shown
+    ok("settle", "psbt", "sign", second, "--keys", keys, *limits, "--out", second_signed)
+    hexes = [tmp_path / "first.hex", tmp_path / "second.hex"]
+    for answer, file in zip((signed, second_signed), hexes, strict=True):
+        ok(*combine, answer, "--out", file, *net.as_("central-bank"))
+    same = [Transaction.decode(without_witness(bytes.fromhex(file.read_text()))) for file in hexes]
+    assert same[0].txid == same[1].txid == bytes.fromhex(offered["txid"])[::-1]
     sent = (*combine, signed, "--broadcast", *node_options(net))
     broadcast = facts(*sent, *net.as_("central-bank"))
     assert (broadcast["state"], broadcast["node_says"]) == ("BROADCAST", "accepted")
@@ -159,7 +170,9 @@ def test_a_cycle_settles_by_the_transaction_that_its_payer_signs(net: Net, tmp_p
     until(lambda: status()["state"], "MINED")
     mine(net, 1)
     until(lambda: status()["state"], "CONFIRMED")
-    assert facts("cycle", "show", cycle, *net.as_("p01"))["state"] == "SETTLED"
+    told_of = facts("cycle", "show", cycle, *net.as_("p01"))
+    assert told_of["state"] == "SETTLED"
+    assert told_of["leg"] | {"txid": offered["txid"], "why": None, "cause": None} == told_of["leg"]
     states = [one["state"] for one in facts("obligations", *net.as_("p02"))]
     assert states == ["SETTLED"]
     with chain_of(net).rpc() as rpc:
@@ -197,3 +210,22 @@ def test_a_miner_declares_its_coin_once_and_it_is_reported(net: Net, tmp_path: P
     assert (month["region"], month["taxable_base"]) == ("Irkutsk", str(taxable))
     assert refused(1, *declare, *net.as_("p03"))["code"] == "COIN_DECLARED"
     assert len(listed()) == 1
+
+
+def test_a_payee_without_a_script_is_named_and_the_agent_settles(net: Net, tmp_path: Path) -> None:
+    net.submit(tmp_path, "p01", f"a1,p01,p03,BTC,{OWED_SAT}")
+    ok("affirm", "--all", *net.as_("p03"))
+    ran = facts("cycle", "run", *net.as_("central-bank"))
+    cycle = str(ran["cycle"])
+    assert (ran["leg"]["state"], ran["leg"]["cause"]) == ("BY_AGENT", "NO_SCRIPT")
+    assert ran["leg"]["culprit"] == "p03"
+    why = facts("settle", "psbt", "status", cycle, *net.as_("p03"))["why"]
+    assert "p03 registered no script" in why
+    assert why in ok("cycle", "show", cycle, *net.as_("p03")).replace("\n", "")
+    named = refused(2, "settle", "psbt", "create", cycle, "--out", tmp_path / "x", *net.as_("p01"))
+    assert (named["code"], why in named["message"]) == ("SETTLES_BY_AGENT", True)
+    log = net.layout.node_path("central-bank") / "node.log"
+    until(lambda: "go through the settlement agent" in log.read_text(), wanted=True)
+    net.settle(int(cycle))
+    net.wait_final(int(cycle))
+    assert "leg" not in facts("cycle", "show", "1", *net.as_("p03"))
