@@ -104,6 +104,28 @@ def until(look: Callable[[], Any], wanted: Any) -> None:
         time.sleep(0.1)
 
 
+def check_version_2(
+    net: Net, leg: tuple[str, str], files: tuple[Path, Path], options: tuple[str | Path, ...]
+) -> None:
+    """Go the same way by BIP 370: other bytes, the same transaction.
+
+    leg: cycle and txid. files: unsigned and signed PSBT of version 0. options: what `sign` is told.
+    """
+    (cycle, txid), (unsigned, signed) = leg, files
+    second, answer = unsigned.with_name("unsigned.v2"), unsigned.with_name("signed.v2")
+    made = ("settle", "psbt", "create", cycle, "--out", second, "--psbt-version", "2")
+    ok(*made, *net.as_("p01"))
+    assert second.read_bytes() != unsigned.read_bytes()
+    show = ("settle", "psbt", "show")
+    assert facts(*show, second) == facts(*show, unsigned)
+    ok("settle", "psbt", "sign", second, *options, "--out", answer)
+    for number, given in enumerate((signed, answer)):
+        file = unsigned.with_name(f"{number}.hex")
+        ok("settle", "psbt", "combine", cycle, given, "--out", file, *net.as_("central-bank"))
+        raw = without_witness(bytes.fromhex(file.read_text()))
+        assert Transaction.decode(raw).txid == bytes.fromhex(txid)[::-1]
+
+
 def test_a_cycle_settles_by_the_transaction_that_its_payer_signs(net: Net, tmp_path: Path) -> None:
     _, coinbase = coinbase_to(net, "p01")
     coin = coinbase.outputs[0]
@@ -151,17 +173,7 @@ def test_a_cycle_settles_by_the_transaction_that_its_payer_signs(net: Net, tmp_p
     limits = ("--owes", str(OWED_SAT), "--fee-max", str(FEE_MAX_SAT))
     cost = facts("settle", "psbt", "sign", unsigned, "--keys", keys, *limits, "--out", signed)
     assert cost["fee_own_sat"] == offered["fee_sat"] <= FEE_MAX_SAT
-    # The same by BIP 370: other bytes, the same transaction.
-    second, second_signed = tmp_path / "unsigned.v2.psbt", tmp_path / "signed.v2.psbt"
-    ok(*made, second, "--psbt-version", "2", *net.as_("p01"))
-    assert second.read_bytes() != unsigned.read_bytes()
-    assert facts("settle", "psbt", "show", second, "--keys", keys) == shown
-    ok("settle", "psbt", "sign", second, "--keys", keys, *limits, "--out", second_signed)
-    hexes = [tmp_path / "first.hex", tmp_path / "second.hex"]
-    for answer, file in zip((signed, second_signed), hexes, strict=True):
-        ok(*combine, answer, "--out", file, *net.as_("central-bank"))
-    same = [Transaction.decode(without_witness(bytes.fromhex(file.read_text()))) for file in hexes]
-    assert same[0].txid == same[1].txid == bytes.fromhex(offered["txid"])[::-1]
+    check_version_2(net, (cycle, offered["txid"]), (unsigned, signed), (*limits, "--keys", keys))
     sent = (*combine, signed, "--broadcast", *node_options(net))
     broadcast = facts(*sent, *net.as_("central-bank"))
     assert (broadcast["state"], broadcast["node_says"]) == ("BROADCAST", "accepted")
