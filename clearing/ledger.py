@@ -324,15 +324,8 @@ def screen(
 
     What passes may still be refused when its turn comes. with_commitment: hash the whole body too.
     """
-    first = first_answer(standing, transaction)
-    if isinstance(first, Outcome):
-        return first
-    admitted = _admit(standing, transaction, exists=first, with_commitment=with_commitment)
-    if isinstance(admitted, Outcome):
-        return admitted
-    _, actor = admitted
-    code = _permission(transaction, actor, standing.time_ms)
-    return None if code is RejectCode.OK else refused(code)
+    admitted = _admit(standing, transaction, with_commitment=with_commitment)
+    return admitted if isinstance(admitted, Outcome) else None
 
 
 def _execute(draft: Draft, transaction: Transaction) -> Outcome:
@@ -342,20 +335,13 @@ def _execute(draft: Draft, transaction: Transaction) -> Outcome:
         return draft.get(Table.REQUESTS, key)
 
     standing = Standing(draft.registry, draft.network_id, draft.time_ms, known)
-    first = first_answer(standing, transaction)
-    if isinstance(first, Outcome):
-        return first
-    admitted = _admit(standing, transaction, exists=first, with_commitment=True)
+    admitted = _admit(standing, transaction, with_commitment=True)
     if isinstance(admitted, Outcome):
         return admitted
-    payload, actor = admitted
-    code = _permission(transaction, actor, draft.time_ms)
-    if code is not RejectCode.OK:
-        return refused(code)
     if isinstance(transaction, Submission):
         outcome = obligations.submit(draft, transaction)
     else:
-        outcome = _RULES[transaction.kind].handle(draft, transaction, payload)
+        outcome = _RULES[transaction.kind].handle(draft, transaction, admitted.payload)
     if outcome.code is RejectCode.OK:
         key = key_request(actor_of(transaction), transaction.client_id)
         draft.put(Table.REQUESTS, key, outcome.index.to_bytes(8, "big") + _digest(transaction))
@@ -366,19 +352,37 @@ def _digest(transaction: Transaction) -> bytes:
     return hashlib.sha256(transaction.leaf).digest()
 
 
-def first_answer(standing: Standing, transaction: Transaction) -> Outcome | bool:
-    """Return the first answer to these bytes; else whether their id was used for others."""
-    row = standing.known(key_request(actor_of(transaction), transaction.client_id))
-    # A repetition gets the first answer, whatever has changed since.
-    if row is not None and row[8:] == _digest(transaction):
-        return Outcome(RejectCode.OK, int.from_bytes(row[:8], "big"), repeated=True)
-    return row is not None
+def first_answer(standing: Standing, transaction: Transaction) -> Outcome | None:
+    """Return the first answer to these bytes, or None where they have had none."""
+    return _repeated(_request(standing, transaction), transaction)
+
+
+def _request(standing: Standing, transaction: Transaction) -> bytes | None:
+    return standing.known(key_request(actor_of(transaction), transaction.client_id))
+
+
+def _repeated(row: bytes | None, transaction: Transaction) -> Outcome | None:
+    if row is None or row[8:] != _digest(transaction):
+        return None
+    return Outcome(RejectCode.OK, int.from_bytes(row[:8], "big"), repeated=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Admitted:
+    """A transaction that its handler may look at; payload: an instruction's, parsed."""
+
+    payload: Any
 
 
 def _admit(
-    standing: Standing, transaction: Transaction, *, exists: bool, with_commitment: bool
-) -> Outcome | tuple[Any, Participant]:
-    """Return the parsed payload and the actor, or why a transaction is none of this ledger's."""
+    standing: Standing, transaction: Transaction, *, with_commitment: bool
+) -> Outcome | _Admitted:
+    """Check what needs no handler, in the order of the reject codes, and return what passed, or the answer."""
+    row = _request(standing, transaction)
+    # A repetition gets the first answer, whatever has changed since.
+    repeated = _repeated(row, transaction)
+    if repeated is not None:
+        return repeated
     # A payload must be a canonical record of its kind.
     payload = None
     if isinstance(transaction, Instruction):
@@ -393,7 +397,10 @@ def _admit(
     if code is not RejectCode.OK:
         return refused(code)
     # The id was used for something else by the same actor.
-    return refused(RejectCode.EXISTS_DIFFERENT) if exists else (payload, actor)
+    if row is not None:
+        return refused(RejectCode.EXISTS_DIFFERENT)
+    code = _permission(transaction, actor, standing.time_ms)
+    return _Admitted(payload) if code is RejectCode.OK else refused(code)
 
 
 def _key_of(transaction: Transaction, actor: Participant) -> bytes:

@@ -196,12 +196,14 @@ class _Names:
         self._is_member: dict[str, bool] = {}
 
     def define(self, name: str) -> None:
+        """Take a new name. Raises: DecodeError: no token, or taken."""
         _check_token(name, "name")
         if name == QUORUM_NONE or name in self._is_member:
             raise DecodeError(f"name {name!r} is taken")
         self._is_member[name] = False
 
     def define_group(self, group: Group) -> None:
+        """Take a group's name, its members known by then and members of nothing else. Raises: DecodeError: otherwise."""
         size = len(group.members)
         if not 1 <= group.threshold <= size:
             raise DecodeError(f"group {group.name!r} cannot ask for {group.threshold} of {size}")
@@ -214,6 +216,7 @@ class _Names:
         self.define(group.name)
 
     def check_quorum(self, name: str) -> None:
+        """Accept "none" or a defined name. Raises: DecodeError: otherwise."""
         if name != QUORUM_NONE and name not in self._is_member:
             raise DecodeError(f"quorum {name!r} is not defined before it")
 

@@ -196,8 +196,7 @@ class Application:
         )
         if thorough:
             return ledger.screen(standing, transaction, with_commitment=False)
-        outcome = ledger.first_answer(standing, transaction)
-        return outcome if isinstance(outcome, Outcome) else None
+        return ledger.first_answer(standing, transaction)
 
     def prepare_proposal(
         self, request: abci.RequestPrepareProposal
