@@ -12,7 +12,10 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from node.errors import SetupError
 
@@ -115,6 +118,38 @@ def replace_file(path: Path, data: bytes, mode: int) -> None:
         ) from error
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open what takes the place of `path` when the block ends well, and goes away when it does not.
+
+    For what a user asked to have written: a full disk or ^C leaves the file that was there. Rights are as the umask
+    says. A pipe or device, such as /dev/stdout, is written as it is: in its place nothing else may come.
+    Raises: OSError: it cannot be written.
+    """
+    if path.exists() and not path.is_file():
+        with path.open("wb") as stream:
+            yield stream
+        return
+    # A link keeps pointing where it points.
+    path = path.resolve()
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.new")
+    try:
+        with beside.open("xb") as file:
+            yield file
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_output(path: Path, data: bytes) -> None:
+    """Write `data` as `replacing` does.
+
+    Raises: OSError: it cannot be written.
+    """
+    with replacing(path) as file:
+        file.write(data)
+
+
 def _check_private(path: Path, status: os.stat_result) -> None:
     # Group or world rights on a key mean that it may be known already.
     if status.st_mode & 0o077:
@@ -166,6 +201,14 @@ def read_private(path: Path) -> bytes:
     return _read(path, private=True)
 
 
+def read_private_text(path: Path) -> str:
+    """Return the text of a UTF-8 file that `read_private` reads.
+
+    Raises: SetupError: as there, or it is not UTF-8; the text shows nothing of it.
+    """
+    return _text(path, read_private(path))
+
+
 def read_public(path: Path) -> bytes:
     """Return the bytes of a file of at most SMALL_FILE_BYTES_MAX bytes.
 
@@ -179,7 +222,11 @@ def read_text(path: Path) -> str:
 
     Raises: SetupError: missing, unreadable, no file, too large, or not UTF-8.
     """
+    return _text(path, read_public(path))
+
+
+def _text(path: Path, data: bytes) -> str:
     try:
-        return read_public(path).decode()
+        return data.decode()
     except UnicodeDecodeError as error:
         raise SetupError(f"{path} is not UTF-8 at byte {error.start}: save it as UTF-8") from error

@@ -72,9 +72,8 @@ def init(
         print_json(fact)
         return
     console = stdout()
-    console.print(
-        f"{path} anchors on {network.value}, block {height} now; restart the node", soft_wrap=True
-    )
+    begun = f"{path} anchors on {network.value}, block {height} now; restart the node"
+    console.print(begun, markup=False, soft_wrap=True)
     console.print(f"fund {fact['address']}", soft_wrap=True)
     for descriptor in fact["descriptors"]:
         console.print(f"  {descriptor}", soft_wrap=True)

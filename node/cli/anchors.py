@@ -145,7 +145,7 @@ def export(
         print_json({"id": anchor, "network": found.row.network.name.lower(), "files": facts})
         return
     for path in written:
-        stdout().print(f"{path} and its .ots", soft_wrap=True)
+        stdout().print(f"{path} and its .ots", markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -155,7 +155,10 @@ def verify(
     anchor: Annotated[
         int | None,
         typer.Argument(
-            metavar="[ID]", help="Id of an anchor; all that are mined if left out.", min=0
+            metavar="[ID]",
+            help="Id of an anchor; all that are mined if left out.",
+            min=0,
+            max=U64_MAX,
         ),
     ] = None,
     bitcoin_node: Annotated[

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import enum
+import io
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
@@ -41,6 +42,7 @@ from node.cli.session import Access, told_rpc, with_access
 from node.client import Client
 from node.client.memory import Seen
 from node.client.session import TIMEOUT_S, sync_channel
+from node.files import replacing, write_output
 from node.pb.v1 import audit_pb2
 from node.pb.v1.audit_pb2_grpc import AuditServiceStub
 from node.queries import ObligationFilter, PositionFilter, SettlementFilter
@@ -163,7 +165,7 @@ def commit(
     facts = {"size": wanted, "height": height, "file": str(out) if out else None}
     facts |= commit_facts(evidence, seen.network_id, wanted, root)
     if out is not None:
-        out.write_text(evidence)
+        write_output(out, evidence.encode())
     if as_json:
         print_json(facts)
         return
@@ -242,7 +244,7 @@ def _prove_position(client: Client, text: str, out: Path | None, *, as_json: boo
     names = Names(client.registry())
     data, proven = client.position_proof(names.party_no(party), names.asset_no(asset))
     if out is not None:
-        out.write_bytes(data)
+        write_output(out, data)
     found = proven.position
     facts: dict[str, Any] = {
         "participant": party,
@@ -361,7 +363,7 @@ def export(
                 directory / f"{what}.csv", [_VIEWS[what].fact(row, names) for row in rows]
             )
             bar.advance(bar.task_ids[0])
-    (directory / "checkpoint").write_bytes(seen.note)
+    write_output(directory / "checkpoint", seen.note)
     if as_json:
         print_json({"directory": str(directory), "rows": written, "size": seen.checkpoint.size})
         return
@@ -372,7 +374,7 @@ def export(
 
 
 def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> int:
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with replacing(path) as raw, io.TextIOWrapper(raw, encoding="utf-8", newline="") as file:
         if rows:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()

@@ -22,9 +22,9 @@ from node.cli.errors import WrongUseError
 from node.cli.options import read_standard_input
 from node.cli.session import Access, told_rpc, with_access
 from node.client.session import sync_channel
-from node.pb.v1 import audit_pb2, operator_pb2, participant_pb2, replication_pb2
+from node.pb.v1 import anchor_pb2, audit_pb2, operator_pb2, participant_pb2, replication_pb2
 
-_FILES = (participant_pb2, audit_pb2, operator_pb2, replication_pb2)
+_FILES = (participant_pb2, audit_pb2, anchor_pb2, operator_pb2, replication_pb2)
 
 
 def services() -> Iterator[ServiceDescriptor]:
@@ -75,7 +75,8 @@ def call(
         str, typer.Argument(help="The request as JSON; - reads it from standard input.")
     ] = "{}",
     timeout_s: Annotated[
-        int, typer.Option("--timeout", help="Seconds until the call is given up.", min=1)
+        int,
+        typer.Option("--timeout", help="Seconds until the call is given up.", min=1, max=86_400),
     ] = 30,
 ) -> None:
     """Call any RPC of a node and print its answer as JSON; a stream prints one line an answer.

@@ -114,7 +114,7 @@ def _signed(evidence: str) -> SignedHeader:
     try:
         found = json.loads(evidence)
         return signed_header_of(found["signed_header"], found["validators"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise DecodeError(f"the evidence is not a signed header: {error!r}") from error
 
 

@@ -246,8 +246,10 @@ def evidence(
     def hash_of(identity: str) -> bytes:
         if digest is not None:
             return _digest(digest)
-        shown = file.read_bytes() if file is not None else (text or identity).encode()
-        return hashlib.sha256(shown).digest()
+        if file is not None:
+            with file.open("rb") as opened:
+                return hashlib.file_digest(opened, "sha256").digest()
+        return hashlib.sha256((text or identity).encode()).digest()
 
     hashes = {one: hash_of(one) for one in ids}
     _each(
@@ -304,7 +306,9 @@ def pledge(
 
     Cycles by gridlock and set-off let nobody pay more on balance than it has pledged.
     """
-    if not (amount.isascii() and amount.isdigit()) or int(amount) > AMOUNT_MAX:
+    # Longer than any amount, and Python refuses to read thousands of digits.
+    is_number = amount.isascii() and amount.isdigit() and len(amount) < 64
+    if not is_number or int(amount) > AMOUNT_MAX:
         raise WrongUseError(
             "BAD_AMOUNT", f"{amount!r} is no amount", "Give smallest units as digits, 0 for none."
         )

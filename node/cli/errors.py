@@ -9,7 +9,9 @@ setting is not as it must be.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from rich.markup import escape
@@ -24,6 +26,12 @@ EXIT_WRONG_USE = 2
 
 DETAILS_SHOWN_MAX = 100
 """Greatest number of faults that are listed; the count says how many there are."""
+
+
+_STREAM_FAULTS = frozenset(
+    (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EISDIR)
+)
+"""What the system says of an open file or stream, and no defect of ours causes."""
 
 
 class CliError(Exception):
@@ -79,20 +87,27 @@ def as_cli_error(error: Exception) -> CliError | None:
     if isinstance(error, OSError) and error.filename is not None:
         sentence = f"{error.filename}: {error.strerror}"
         return WrongUseError("FILE", sentence, "Check the path and its rights.")
+    # An open file or stream that fails names no path: a full disk, a broken one, a terminal that is gone.
+    if isinstance(error, OSError) and error.errno in _STREAM_FAULTS:
+        sentence = f"reading or writing failed: {error.strerror}"
+        return WrongUseError("FILE", sentence, "Check space and health of the disk, and run again.")
     return None
+
+
+def error_fact(error: CliError) -> dict[str, Any]:
+    """Return the error as `--json` prints it."""
+    body: dict[str, Any] = {
+        "code": error.code,
+        "message": error.sentence,
+        "remedy": error.remedy,
+    }
+    if error.details:
+        body |= {"count": error.total, "details": error.details}
+    return {"error": body}
 
 
 def show_error(error: CliError, *, as_json: bool) -> None:
     """Write the error to stderr for people, and with `as_json` as one object to stdout as well."""
-    if as_json:
-        body: dict[str, Any] = {
-            "code": error.code,
-            "message": error.sentence,
-            "remedy": error.remedy,
-        }
-        if error.details:
-            body |= {"count": error.total, "details": error.details}
-        print_json({"error": body})
     console = stderr()
     console.print(f"[bold red]{escape(error.code)}[/]: {escape(error.sentence)}", soft_wrap=True)
     if error.details:
@@ -101,6 +116,10 @@ def show_error(error: CliError, *, as_json: bool) -> None:
             console.print(f"... {error.total} in all; the first {len(error.details)} are shown")
     if error.remedy:
         console.print(f"[bold]What to do:[/] {escape(error.remedy)}", soft_wrap=True)
+    if as_json:
+        # Where stdout itself is what failed, stderr has said so.
+        with suppress(OSError):
+            print_json(error_fact(error))
 
 
 def _details_table(details: Sequence[dict[str, Any]]) -> Table:

@@ -12,9 +12,12 @@ from __future__ import annotations
 import importlib
 import inspect
 import io
+import os
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -22,8 +25,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from clearing.errors import ClearingError, InvariantViolation
-from node.cli.errors import CliError, as_cli_error, show_error
-from node.cli.options import json_was_asked
+from node.cli.errors import CliError, WrongUseError, as_cli_error, error_fact, show_error
+from node.cli.render import print_json
 
 HELP = """The clearing ledger: signed obligations, netting cycles, final settlement, and proofs that verify offline.
 
@@ -90,6 +93,16 @@ COMMANDS: dict[str, Place] = {
 """Single commands: a function each."""
 
 
+EXIT_READER_GONE = 128 + signal.SIGPIPE
+"""As of other programs that `| head` cuts short: neither did a check fail nor was anything used wrongly."""
+
+_JSON_ASKED = "clearing.json"
+
+
+def _json_was_asked(ctx: typer.Context) -> bool:
+    return bool(ctx.meta.get(_JSON_ASKED))
+
+
 class Clearing(TyperGroup):
     """The root group: loads a command on use, and ends in a sentence and an exit code, never in a traceback."""
 
@@ -102,6 +115,9 @@ class Clearing(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return name, command and remaining arguments; the command's module is imported here."""
         name = args[0]
+        # By its name: of a command line that cannot be parsed no option is known.
+        ctx.meta[_JSON_ASKED] = "--json" in args
+        check_utf8(args)
         if name in GROUPS or name in COMMANDS:
             return name, load(name), args[1:]
         return super().resolve_command(ctx, args)
@@ -112,12 +128,37 @@ class Clearing(TyperGroup):
             return super().invoke(ctx)
         except InvariantViolation:
             raise
+        except BrokenPipeError as error:
+            raise typer.Exit(EXIT_READER_GONE) from error
         except (CliError, ClearingError, OSError) as error:
             shown = as_cli_error(error)
             if shown is None:
                 raise
-            show_error(shown, as_json=json_was_asked(ctx))
+            show_error(shown, as_json=_json_was_asked(ctx))
             raise typer.Exit(shown.exit_code) from error
+        except typer.TyperException as error:
+            # typer itself tells people on stderr; a script that asked for JSON reads stdout.
+            if _json_was_asked(ctx):
+                print_json(
+                    error_fact(WrongUseError("USAGE", error.format_message(), "See --help."))
+                )
+            raise
+
+
+def check_utf8(args: Sequence[str]) -> None:
+    """Check that the command line is text: what is not could neither be sent nor printed.
+
+    Raises: WrongUseError: an argument is not UTF-8.
+    """
+    for number, one in enumerate(args, 1):
+        try:
+            one.encode()
+        except UnicodeEncodeError as error:
+            raise WrongUseError(
+                "NOT_UTF8",
+                f"argument {number} of the command line is not UTF-8",
+                "Write it in UTF-8.",
+            ) from error
 
 
 def load(name: str) -> Any:
@@ -173,11 +214,43 @@ def main() -> None:
         # Who started it with nohup wants it to go on.
         if signal.getsignal(ending) is not signal.SIG_IGN:
             signal.signal(ending, _end)
+    # Started with a stream closed, as by a careless scheduler, Python has none.
+    sys.stdout = sys.stdout or _nowhere()
+    sys.stderr = sys.stderr or _nowhere()
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character gets a question mark, not the end of the command.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    app(prog_name="clearing")
+    try:
+        app(prog_name="clearing")
+    except SystemExit as ended:
+        raise SystemExit(_after_last_write(ended.code)) from None
+
+
+def _nowhere() -> io.TextIOWrapper:
+    return Path(os.devnull).open("w", encoding="utf-8")
+
+
+def _after_last_write(code: int | str | None) -> int | str | None:
+    """Write what stdout still holds, and return the exit code: `code`, unless that failed.
+
+    Left to Python's own end, a full disk or a reader that has gone would end in an "Exception ignored" and code 120.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # What could not be written is dropped, or Python would try again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if code:
+            return code
+        if isinstance(error, BrokenPipeError):
+            return EXIT_READER_GONE
+        shown = as_cli_error(error)
+        if shown is None:
+            raise
+        show_error(shown, as_json=False)
+        return shown.exit_code
+    return code
 
 
 if __name__ == "__main__":

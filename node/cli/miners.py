@@ -20,7 +20,7 @@ from node.cli.names import Names
 from node.cli.options import U32_MAX, AsJson
 from node.cli.render import cells, print_json, print_json_rows, stdout, table, utc
 from node.cli.session import Access, with_access
-from node.files import read_private
+from node.files import read_private_text
 from node.settlement.blocks import proof_of, transactions_of
 from node.settlement.signer import load_keys, sign_message
 from node.workers.anchoring.rpc import BitcoinRpc
@@ -55,6 +55,7 @@ def declare(
             metavar="HEIGHT",
             help="Block of the pool's payout to you; BLOCK is the pool's own.",
             min=0,
+            max=U32_MAX,
         ),
     ] = None,
     as_json: AsJson = False,
@@ -63,7 +64,7 @@ def declare(
 
     It counts when a supervisor's node has attested that it is unspent. The coinbase needs 100 confirmations.
     """
-    found = load_keys(read_private(keys).decode())
+    found = load_keys(read_private_text(keys))
     with BitcoinRpc(rpc, cookie) as node:
         coinbase = proof_of(_block(node, block), 0)
         paying = coinbase

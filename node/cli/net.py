@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import secrets
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.markup import escape
@@ -26,6 +25,7 @@ from node.cli.net_tables import Summary
 from node.cli.options import AsJson
 from node.cli.render import notice, print_json, progress, stdout
 from node.csv_file import FaultyFileError, is_blank
+from node.files import replacing
 from node.netting.claims import Claims
 from node.netting.document import DocumentWriter
 from node.netting.limits_file import LimitTable, read_limits
@@ -259,7 +259,7 @@ def net(
         summary = Summary(method.method, table)
         outcomes = _watched(net_file(table, options), len(table), bar, summary)
         with contextlib.ExitStack() as opened:
-            sinks = [opened.enter_context(_replacing(out)).write] if out is not None else []
+            sinks = [opened.enter_context(replacing(out)).write] if out is not None else []
             if as_json:
                 sinks.append(sys.stdout.buffer.write)
             total = _write(sinks, table, options, outcomes)
@@ -297,18 +297,6 @@ def _write(
     engine = DEFAULT if len(table) >= _WRITTEN_COMPILED_MIN else Engine.PORTABLE
     ran = options.engine(len(table))
     return DocumentWriter(write, table.ids, engine).write(options.method, outcomes, ran)
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a file beside `path` that takes its place when the block ends well, and goes away when it does not."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.new")
-    try:
-        with beside.open("xb") as file:
-            yield file
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 @app.command()

@@ -23,7 +23,7 @@ from clearing.rules.registry import Registry
 from node import doctor as examination
 from node.cli.actions import parse_actions
 from node.cli.errors import EXIT_CHECK_FAILED, WrongUseError
-from node.cli.options import AsJson
+from node.cli.options import U64_MAX, AsJson
 from node.cli.render import cells, print_json, stdout, table
 from node.cli.session import Access, with_access
 from node.config import CONFIG_NAME, NodeConfig, ReplicaRole, load_config
@@ -158,7 +158,8 @@ def genesis(
         Path, typer.Option(help="Where the file goes; on each operator: consensus/config/.")
     ] = Path("genesis.json"),
     time_ms: Annotated[
-        int | None, typer.Option(help="First block time, ms since 1970; now if left out.", min=0)
+        int | None,
+        typer.Option(help="First block time, ms since 1970; now if left out.", min=0, max=U64_MAX),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

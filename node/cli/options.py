@@ -16,18 +16,7 @@ from node.cli.errors import WrongUseError
 U64_MAX = (1 << 64) - 1
 U32_MAX = (1 << 32) - 1
 
-_JSON_ASKED = "clearing.json"
 _CONNECTION = "Which network, and as whom"
-
-
-def _remember_json(ctx: typer.Context, value: bool) -> bool:
-    ctx.meta[_JSON_ASKED] = value
-    return value
-
-
-def json_was_asked(ctx: typer.Context) -> bool:
-    """Return whether the command that ran under this context was given --json."""
-    return bool(ctx.meta.get(_JSON_ASKED, False))
 
 
 def read_standard_input() -> str:
@@ -43,7 +32,7 @@ def read_standard_input() -> str:
 
 AsJson = Annotated[
     bool,
-    typer.Option("--json", help="Print JSON on stdout, for scripts.", callback=_remember_json),
+    typer.Option("--json", help="Print JSON on stdout, for scripts."),
 ]
 
 NetworkDir = Annotated[

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from clearing.errors import VerificationError
 from clearing.log import merkle
@@ -26,6 +27,7 @@ from node.cli.session import Access, with_access
 from node.client import Client
 from node.client.anchored import AnchoredOptions
 from node.client.memory import Seen
+from node.files import write_output
 from node.tiles_export import export_tiles
 
 tiles_app = typer.Typer(
@@ -120,16 +122,17 @@ def receipt(
     if out is None:
         sys.stdout.write(data.decode())
         return
-    out.write_bytes(data)
+    write_output(out, data)
     if as_json:
         print_json(facts | {"bytes": len(data), "final_size": size})
         return
     policy = access.identity.profile.policy_path
     console = stdout()
-    console.print(f"[green]written[/] {out}, {len(data):,} bytes", soft_wrap=True)
+    console.print(f"[green]written[/] {escape(str(out))}, {len(data):,} bytes", soft_wrap=True)
     if anchored:
         show_clocks(facts)
-    console.print(f"check it with: clearing verify {out} --policy {policy}", soft_wrap=True)
+    checked = f"check it with: clearing verify {out} --policy {policy}"
+    console.print(checked, markup=False, soft_wrap=True)
 
 
 def _anchored(
@@ -261,9 +264,8 @@ def export(
         print_json(facts)
         return
     stdout().print(
-        f"[green]written[/] {made.files_written} files for {made.size:,} leaves to {directory}",
+        f"[green]written[/] {made.files_written} files for {made.size:,} leaves to {escape(str(directory))}",
         soft_wrap=True,
     )
-    stderr().print(
-        f"origin {seen.checkpoint.origin}, public key in {made.vkey_path}", soft_wrap=True
-    )
+    told = f"origin {seen.checkpoint.origin}, public key in {made.vkey_path}"
+    stderr().print(told, markup=False, soft_wrap=True)

@@ -94,7 +94,7 @@ def counted(count: int, noun: str) -> str:
 def table(title: str, columns: Sequence[str], numeric: Sequence[str] = ()) -> Table:
     """Return an empty table; the columns named in `numeric` are set to the right."""
     made = Table(
-        title=title,
+        title=escape(title),
         title_justify="left",
         title_style="bold",
         header_style="bold cyan",

@@ -24,10 +24,10 @@ from clearing.rules.legs import NOBODY, LegState, NamedCoins
 from node.cli.errors import CheckFailedError, WrongUseError
 from node.cli.legs import leg_fact, why_of
 from node.cli.names import Names
-from node.cli.options import U32_MAX, AsJson
+from node.cli.options import U32_MAX, U64_MAX, AsJson
 from node.cli.render import cells, print_json, stdout, table
 from node.cli.session import Access, with_access
-from node.files import PUBLIC_MODE, read_private, replace_file
+from node.files import read_private_text, write_output
 from node.queries_bitcoin import LegRow
 from node.settlement.coordinator import gather
 from node.settlement.files import read_coins, read_psbt_file, script_of
@@ -73,7 +73,7 @@ def script(
 ) -> None:
     """Register where you are paid, from the next cycle on; signed by the address's key as well (BIP 322)."""
     paid = script_of(script_text)
-    found = load_keys(read_private(keys).decode())
+    found = load_keys(read_private_text(keys))
     if paid not in found:
         raise WrongUseError("NO_KEY", "the key file has no key of that address", "Check both.")
     with access.client() as client:
@@ -118,7 +118,11 @@ def create(
     out: Out,
     fee_rate: Annotated[
         int,
-        typer.Option(help="Satoshi per 1,000 virtual bytes; counts while not yet offered.", min=1),
+        typer.Option(
+            help="Satoshi per 1,000 virtual bytes; counts while not yet offered.",
+            min=1,
+            max=U64_MAX,
+        ),
     ] = 2_000,
     psbt_version: Annotated[int, typer.Option(help="0, or 2 (BIP 370).")] = 0,
     as_json: AsJson = False,
@@ -135,7 +139,7 @@ def create(
             row = client.leg(cycle)
         names = Names(client.registry())
     template = _template(row, names)
-    replace_file(out, make_psbt(template, psbt_version).encode() + b"\n", PUBLIC_MODE)
+    write_output(out, make_psbt(template, psbt_version).encode() + b"\n")
     _told(leg_fact(row, names) | {"file": str(out)}, as_json=as_json)
 
 
@@ -166,7 +170,7 @@ def show(
 ) -> None:
     """Show what a PSBT spends and pays; needs no node."""
     psbt = read_psbt_file(file)
-    own = frozenset(load_keys(read_private(keys).decode())) if keys else frozenset()
+    own = frozenset(load_keys(read_private_text(keys))) if keys else frozenset()
     inputs = [
         {
             "outpoint": one.outpoint,
@@ -219,11 +223,11 @@ def sign(
     What is not your own input or change is money that leaves you: it must be what you owe, and a fee within --fee-max.
     """
     psbt = read_psbt_file(file)
-    found = load_keys(read_private(keys).decode())
+    found = load_keys(read_private_text(keys))
     cost = cost_of(psbt, found, owes)
     check_cost(cost, fee_max)
     signed = sign_inputs(psbt, found, owes, fee_max)
-    replace_file(out, signed.b64encode().encode() + b"\n", PUBLIC_MODE)
+    write_output(out, signed.b64encode().encode() + b"\n")
     fact = {
         "signed_inputs": list(cost.own_inputs),
         "owed_sat": owes,
@@ -268,7 +272,7 @@ def combine(
                 "NOT_SIGNED", f"not signed by {who}", "Ask them before the deadline."
             )
         if out is not None:
-            replace_file(out, gathered.raw.hex().encode() + b"\n", PUBLIC_MODE)
+            write_output(out, gathered.raw.hex().encode() + b"\n")
         said = None
         if broadcast:
             if row.leg.state is LegState.OFFERED:

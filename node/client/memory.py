@@ -69,7 +69,14 @@ class CheckpointMemory:
             note = str(kept["note"]).encode()
             checkpoint = self._policy.check(Note.parse(note)).checkpoint
             return Seen(checkpoint, note, bytes.fromhex(kept["network_id"]))
-        except (ValueError, KeyError, TypeError, DecodeError, VerificationError) as error:
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            RecursionError,
+            DecodeError,
+            VerificationError,
+        ) as error:
             raise SetupError(
                 f"{path} is not a checkpoint that the policy accepts ({error}): restore it, or move it away to "
                 "trust the network anew"

@@ -45,7 +45,7 @@ def read_coins(path: Path) -> tuple[Coin, ...]:
     """
     try:
         rows: Any = json.loads(read_text(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SetupError(f"{path} is no JSON: {error}") from error
     if not isinstance(rows, list):
         raise SetupError(f"{path} holds no list of coins")

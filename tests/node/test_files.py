@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -18,9 +19,12 @@ from node.files import (
     create_file,
     make_private_directory,
     read_private,
+    read_private_text,
     read_public,
     read_text,
     replace_file,
+    replacing,
+    write_output,
 )
 
 
@@ -185,3 +189,61 @@ def test_private_directory_is_made_with_its_parents_and_kept(tmp_path: Path) -> 
     (tmp_path / "file").touch()
     with pytest.raises(SetupError, match="cannot make"):
         make_private_directory(tmp_path / "file" / "c")
+
+
+def test_output_takes_the_place_of_a_file_only_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "receipt"
+    path.write_bytes(b"old")
+
+    def half() -> None:
+        with replacing(path) as file:
+            file.write(b"half")
+            raise OSError(errno.ENOSPC, "full")
+
+    with pytest.raises(OSError, match="full"):
+        half()
+    assert path.read_bytes() == b"old"
+    assert names_in(tmp_path) == ["receipt"]
+    write_output(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert names_in(tmp_path) == ["receipt"]
+
+
+def test_output_has_the_rights_that_the_umask_leaves(tmp_path: Path) -> None:
+    old = os.umask(0o077)
+    try:
+        write_output(tmp_path / "receipt", b"opens an obligation")
+    finally:
+        os.umask(old)
+    assert mode_of(tmp_path / "receipt") == 0o600
+
+
+def test_output_into_a_pipe_leaves_the_pipe_in_place(tmp_path: Path) -> None:
+    # As --out /dev/stdout, /dev/null or >(program): a file in their place would take them from everybody.
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_output(path, b"through")
+        assert os.read(reader, 100) == b"through"
+    finally:
+        os.close(reader)
+    assert stat.S_ISFIFO(path.stat().st_mode)
+    assert names_in(tmp_path) == ["pipe"]
+
+
+def test_output_through_a_link_goes_where_it_points(tmp_path: Path) -> None:
+    (tmp_path / "target").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("target")
+    write_output(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "target").read_bytes() == b"new"
+
+
+def test_private_text_must_be_utf8_and_is_not_shown(tmp_path: Path) -> None:
+    path = tmp_path / "wif"
+    path.write_bytes(b"secret\xff")
+    path.chmod(PRIVATE_MODE)
+    with pytest.raises(SetupError, match="not UTF-8") as caught:
+        read_private_text(path)
+    assert "secret" not in str(caught.value)

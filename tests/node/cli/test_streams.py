@@ -1,0 +1,148 @@
+"""What goes wrong around a command: a full disk, a reader that has gone, a closed stream, text that is none."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from node.cli import main
+from node.cli.call import services
+from node.cli.main import EXIT_READER_GONE
+from node.pb import v1 as pb
+
+RUNNER = CliRunner()
+FULL = Path("/dev/full")
+ROWS = "id,debtor,creditor,asset,amount\n" + "".join(f"{n},A,B,X,1\n" for n in range(5_000))
+
+
+def run(*arguments: str) -> Result:
+    return RUNNER.invoke(main.app, list(arguments), prog_name="clearing")
+
+
+def clearing(*arguments: str, **streams: Any) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "node.cli.main", *arguments]
+    return subprocess.run(
+        command, **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}, check=False
+    )
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> str:
+    file = tmp_path / "rows.csv"
+    file.write_text(ROWS)
+    return str(file)
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_behind_stdout_is_told_once(rows: str, unbuffered: str) -> None:
+    with FULL.open("wb") as full:
+        ended = clearing(
+            "net", rows, "--json", stdout=full, env={**os.environ, "PYTHONUNBUFFERED": unbuffered}
+        )
+    assert ended.returncode == 2
+    assert ended.stderr.count(b"FILE: ") == 1
+    assert b"No space left" in ended.stderr
+    assert b"Traceback" not in ended.stderr
+    assert b"ignored" not in ended.stderr
+
+
+def _gone(_: IO[bytes]) -> None:
+    return
+
+
+def _after_a_line(stream: IO[bytes]) -> None:
+    stream.readline()
+
+
+@pytest.mark.parametrize("reads", [_gone, _after_a_line])
+def test_a_reader_that_has_enough_ends_a_command_in_silence(
+    rows: str, reads: Callable[[IO[bytes]], None]
+) -> None:
+    command = [sys.executable, "-m", "node.cli.main", "net", rows, "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        reads(running.stdout)
+        running.stdout.close()
+        assert running.stderr.read() == b""
+    assert running.returncode == EXIT_READER_GONE
+
+
+def test_a_closed_stdout_is_no_defect(rows: str) -> None:
+    ended = clearing("net", rows, "--json", stdout=None, preexec_fn=lambda: os.close(1))
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+def test_a_wrong_command_line_is_json_where_json_was_asked_for() -> None:
+    for arguments in (("obligations", "--cycle", "0"), ("audit", "query"), ("cycle", "nosuch")):
+        shown = run(*arguments, "--json")
+        assert shown.exit_code == 2
+        assert json.loads(shown.stdout)["error"]["code"] == "USAGE"
+        assert shown.stderr
+        assert run(*arguments).stdout == ""
+
+
+def test_an_argument_that_is_no_text_is_wrong_use() -> None:
+    ended = clearing("instruction", "evidence", b"\xff".decode(errors="surrogateescape"))
+    assert ended.returncode == 2
+    assert b"NOT_UTF8" in ended.stderr
+    assert b"Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EDQUOT])
+def test_a_stream_that_fails_is_told_without_a_path(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        """Break."""
+        raise OSError(number, os.strerror(number))
+
+    holder = typer.Typer()
+    holder.command("doctor")(broken)
+    monkeypatch.setattr(main, "load", lambda _: typer.main.get_command(holder))
+    shown = run("doctor")
+    assert shown.exit_code == 2
+    assert os.strerror(number) in shown.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("instruction", "pledge", "p01", "BTC", "9" * 5_000),
+        ("anchor", "verify", "9" * 20),
+        ("call", "GetStatus", "{}", "--timeout", "9" * 20),
+        ("settle", "psbt", "create", "1", "--out", "x", "--fee-rate", "9" * 20),
+        ("node", "genesis", "x.json", "--time-ms", "9" * 20),
+    ],
+    ids=lambda one: " ".join(one[:3]),
+)
+def test_numbers_beyond_all_bounds_are_wrong_use(arguments: tuple[str, ...]) -> None:
+    shown = run(*arguments)
+    assert shown.exit_code == 2
+    assert isinstance(shown.exception, SystemExit)
+
+
+def test_call_knows_every_rpc_of_the_wire() -> None:
+    # What is in node/pb and not in the command's table could not be called.
+    modules = [one.name for one in pkgutil.iter_modules(pb.__path__) if one.name.endswith("_pb2")]
+    described = {
+        f"{service.full_name}/{method.name}"
+        for name in modules
+        for service in import_module(f"{pb.__name__}.{name}").DESCRIPTOR.services_by_name.values()
+        for method in service.methods
+    }
+    known = {f"{service.full_name}/{one.name}" for service in services() for one in service.methods}
+    assert known == described
