@@ -217,6 +217,9 @@ def main() -> None:
     # Started with a stream closed, as by a careless scheduler, Python has none.
     sys.stdout = sys.stdout or _nowhere()
     sys.stderr = sys.stderr or _nowhere()
+    sys.stdin = sys.stdin or io.TextIOWrapper(io.BytesIO())
+    # gRPC's own lines would stand between the sentences; what they say comes as an error of the call too.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character gets a question mark, not the end of the command.
         if isinstance(stream, io.TextIOWrapper):

@@ -23,7 +23,7 @@ from clearing.rules.registry import Registry
 from node import doctor as examination
 from node.cli.actions import parse_actions
 from node.cli.errors import EXIT_CHECK_FAILED, WrongUseError
-from node.cli.options import U64_MAX, AsJson
+from node.cli.options import U64_MAX, AsJson, ask_passphrase
 from node.cli.render import cells, print_json, stdout, table
 from node.cli.session import Access, with_access
 from node.config import CONFIG_NAME, NodeConfig, ReplicaRole, load_config
@@ -63,8 +63,7 @@ def passphrase_of(config: NodeConfig) -> Passphrase | None:
     """Ask for the passphrase of a node's keys where no key file opens them."""
     if config.key_file_path is not None:
         return None
-    text = typer.prompt(f"Passphrase of the keys of {config.node_name}", hide_input=True, err=True)
-    return Passphrase(text)
+    return ask_passphrase(f"the keys of {config.node_name}")
 
 
 @app.command()
@@ -98,8 +97,12 @@ def init(
         Path | None,
         typer.Option(help="Actions that begin the ledger, as JSON; for the leader."),
     ] = None,
-    ask_passphrase: Annotated[
-        bool, typer.Option(help="Seal the keys by a passphrase instead of a key file beside them.")
+    by_passphrase: Annotated[
+        bool,
+        typer.Option(
+            "--ask-passphrase",
+            help="Seal the keys by a passphrase instead of a key file beside them.",
+        ),
     ] = False,
     days: Annotated[int, typer.Option(help="Validity of the certificate.", min=1, max=3650)] = 365,
     as_json: AsJson = False,
@@ -111,10 +114,7 @@ def init(
     consensus_peers, and its consensus key, for the register.
     """
     _check_genesis(role, genesis)
-    passphrase = None
-    if ask_passphrase:
-        text = typer.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True)
-        passphrase = Passphrase(text)
+    passphrase = ask_passphrase("the new keys", confirm=True) if by_passphrase else None
     trusted = Policy.parse(policy.read_bytes()) if policy else None
     actions = parse_actions(read_text(genesis), Registry()) if genesis else []
     issuer = _authority(authority, network, days)

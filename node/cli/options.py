@@ -1,6 +1,6 @@
 """Options that many commands share.
 
-Lives here: their names, help texts and types. May not live here: what they are for (session.py, render.py).
+Lives here: their names, help texts and types; what is read from standard input. May not live here: what they are for (session.py, render.py).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from node.cli.errors import WrongUseError
+from node.keys import Passphrase
 
 U64_MAX = (1 << 64) - 1
 U32_MAX = (1 << 32) - 1
@@ -28,6 +29,29 @@ def read_standard_input() -> str:
         return sys.stdin.buffer.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise WrongUseError("NOT_UTF8", "standard input is not UTF-8", "Send UTF-8.") from error
+
+
+def ask_passphrase(whose: str, *, confirm: bool = False) -> Passphrase:
+    """Return the passphrase of `whose` keys: typed unseen at a terminal, else the first line of standard input.
+
+    Raises: WrongUseError: none is given.
+    """
+    try:
+        if sys.stdin.isatty():
+            text = typer.prompt(
+                f"Passphrase of {whose}", hide_input=True, confirmation_prompt=confirm, err=True
+            )
+        else:
+            text = sys.stdin.readline().rstrip("\r\n")
+    except typer.Abort:
+        text = ""
+    if not text:
+        raise WrongUseError(
+            "NO_PASSPHRASE",
+            f"no passphrase of {whose} was given",
+            "Type it, send it as the first line of standard input, or name a key file in the settings.",
+        )
+    return Passphrase(text)
 
 
 AsJson = Annotated[

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
 import grpc
-import typer
 
 from clearing.errors import REMEDIES
 from node.cli.errors import CheckFailedError, CliError, WrongUseError
-from node.cli.options import ActAs, Endpoint, IdentityDir, NetworkDir, NodeName
+from node.cli.options import ActAs, Endpoint, IdentityDir, NetworkDir, NodeName, ask_passphrase
 from node.client import (
     CallError,
     Client,
@@ -31,7 +30,7 @@ from node.client import (
 )
 from node.client.calls import read_failure, typed
 from node.client.session import TIMEOUT_S
-from node.keys import Passphrase, SigningKey
+from node.keys import SigningKey
 from node.profile import IdentityDirectory
 from node.settings import check_dialled_endpoint
 from node.testnet.layout import LocalNetwork
@@ -79,8 +78,7 @@ class Access:
         """
         if self.identity.profile.key_file_path is not None:
             return self.identity.signing_key()
-        text = typer.prompt(f"Passphrase of {self.name}'s signing key", hide_input=True, err=True)
-        return self.identity.signing_key(Passphrase(text))
+        return self.identity.signing_key(ask_passphrase(f"{self.name}'s signing key"))
 
 
 def told(error: ClientError) -> CliError:

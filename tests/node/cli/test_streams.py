@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import pkgutil
@@ -19,7 +20,9 @@ from typer.testing import CliRunner, Result
 
 from node.cli import main
 from node.cli.call import services
+from node.cli.errors import WrongUseError
 from node.cli.main import EXIT_READER_GONE
+from node.cli.options import ask_passphrase
 from node.pb import v1 as pb
 
 RUNNER = CliRunner()
@@ -45,7 +48,6 @@ def rows(tmp_path: Path) -> str:
     return str(file)
 
 
-@pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_full_disk_behind_stdout_is_told_once(rows: str, unbuffered: str) -> None:
     with FULL.open("wb") as full:
@@ -133,6 +135,19 @@ def test_numbers_beyond_all_bounds_are_wrong_use(arguments: tuple[str, ...]) -> 
     shown = run(*arguments)
     assert shown.exit_code == 2
     assert isinstance(shown.exception, SystemExit)
+
+
+def test_a_passphrase_that_nobody_gives_is_wrong_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    for given in ("", "\n"):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(given))
+        with pytest.raises(WrongUseError, match="no passphrase of the keys") as caught:
+            ask_passphrase("the keys")
+        assert caught.value.code == "NO_PASSPHRASE"
+
+
+def test_a_passphrase_comes_through_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("two words\r\nnot this\n"))
+    assert ask_passphrase("the keys").text == "two words"
 
 
 def test_call_knows_every_rpc_of_the_wire() -> None:
