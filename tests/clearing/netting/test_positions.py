@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from clearing.netting import wide
 from clearing.netting.columns import AssetColumns, Book, InvalidRow, RowFault, Tier, group_by_asset
 from clearing.netting.engine import Engine
+from clearing.netting.position_kernels import GROUP
 from clearing.netting.positions import net_book, net_positions, turnover
 from tests.clearing.netting.netting_kit import (
     EDGES,
@@ -82,8 +83,8 @@ def test_turnover_is_what_each_owes_and_is_owed(engine: Engine, table: Table) ->
 
 
 @EACH_ENGINE
-@pytest.mark.parametrize("amount", EDGES)
-@pytest.mark.parametrize("rows", [1, 3, 63, 64, 65, 257])
+@pytest.mark.parametrize("amount", [*EDGES, 2**56, 2**56 + 1])
+@pytest.mark.parametrize("rows", [1, 3, GROUP - 1, GROUP, GROUP + 1, 2 * GROUP + 1])
 def test_one_hot_pair_of_edge_amounts(engine: Engine, amount: int, rows: int) -> None:
     columns = columns_of([Row(1, 0, amount)] * rows)
     positions = net_positions(columns, 3, engine=engine)
@@ -94,12 +95,12 @@ def test_one_hot_pair_of_edge_amounts(engine: Engine, amount: int, rows: int) ->
 @EACH_ENGINE
 @pytest.mark.parametrize("boundary", [2**63, 2**127])
 @pytest.mark.parametrize("step", [-1, 0, 1])
-@pytest.mark.parametrize("place", [0, 64, 129])
+@pytest.mark.parametrize("place", [0, GROUP, GROUP + 65])
 def test_gross_totals_that_cross_a_tier_in_one_row(
     engine: Engine, boundary: int, step: int, place: int
 ) -> None:
-    amounts = [1] * 130
-    amounts[place] = boundary + step - 129
+    amounts = [1] * (GROUP + 66)
+    amounts[place] = boundary + step - (GROUP + 65)
     positions = net_positions(columns_of(Row(0, 1, a) for a in amounts), 2, engine=engine)
     assert positions.ints() == [-boundary - step, boundary + step]
     assert positions.tier == (
@@ -113,10 +114,10 @@ def test_gross_totals_that_cross_a_tier_in_one_row(
 @pytest.mark.parametrize("participants", [2, 3, 40_000, 70_000])
 def test_every_number_of_participants_that_ids_allow(engine: Engine, participants: int) -> None:
     last = participants - 1
-    columns = columns_of([Row(last, 0, 5), *[Row(0, last, 1)] * 70])
-    assert net_positions(columns, participants, engine=engine).ints()[last] == 65
+    columns = columns_of([Row(last, 0, 5), *[Row(0, last, 1)] * (GROUP + 6)])
+    assert net_positions(columns, participants, engine=engine).ints()[last] == GROUP + 1
     if participants <= 1 << 16:
-        assert net_positions(narrow(columns), participants, engine=engine).ints()[last] == 65
+        assert net_positions(narrow(columns), participants, engine=engine).ints()[last] == GROUP + 1
 
 
 @EACH_ENGINE
@@ -162,14 +163,14 @@ BAD = [
 
 @EACH_ENGINE
 @pytest.mark.parametrize(("bad", "fault"), BAD)
-@pytest.mark.parametrize("place", [0, 1, 63, 64, 100, 191])
+@pytest.mark.parametrize("place", [0, 1, GROUP - 1, GROUP, GROUP + 36, 3 * GROUP - 1])
 @pytest.mark.parametrize("amount", [1, 2**62, 2**64, 2**128 - 1])
 def test_the_first_bad_row_stops_it_in_every_tier(
     engine: Engine, bad: Row, fault: RowFault, place: int, amount: int
 ) -> None:
-    rows = [Row(number % 5, (number + 1) % 5, amount) for number in range(192)]
+    rows = [Row(number % 5, (number + 1) % 5, amount) for number in range(3 * GROUP)]
+    rows[-1] = Row(0, 0, 0)
     rows[place] = bad
-    rows[191] = Row(0, 0, 0) if place < 191 else bad
     for pieces in (1, 2):
         with pytest.raises(InvalidRow) as caught:
             net_positions(columns_of(rows), 5, engine=engine, pieces=pieces)
