@@ -28,6 +28,7 @@ from clearing.rules.registry import (
     is_weak_key,
     next_cut_off_ms,
 )
+from clearing.rules.validators import POWER_MAX, Validator
 from clearing.types import LicenceStatus, NettingMethod, Role
 from tests import ledger_kit as kit
 
@@ -279,6 +280,73 @@ WEAK = [
         "ee" + "ff" * 30 + "7f",
     )
 ]
+
+
+def _validator(participant: int, **changed: Any) -> dict[str, Any]:
+    key = bytes([participant + 1]) * 32
+    return {"participant": participant, "power": 10, "consensus_key": key} | changed
+
+
+def test_a_validator_is_appointed_changed_and_removed() -> None:
+    register, code = _apply(ActionKind.SET_VALIDATOR, _validator(kit.CB))
+    assert (register.appointed, code) == ((Validator(kit.CB, 10, b"\1" * 32),), RejectCode.OK)
+    changed, code = _apply(ActionKind.SET_VALIDATOR, _validator(kit.CB, power=POWER_MAX), register)
+    assert (changed.appointed[0].power, code) == (POWER_MAX, RejectCode.OK)
+    gone = _validator(kit.CB, power=0, consensus_key=NO_KEY)
+    assert _apply(ActionKind.SET_VALIDATOR, gone, register) == (REGISTER, RejectCode.OK)
+
+
+@pytest.mark.parametrize(
+    ("subject", "code"),
+    [
+        (_validator(9), RejectCode.ACTION_UNKNOWN_SUBJECT),
+        (_validator(kit.CB, power=0, consensus_key=NO_KEY), RejectCode.ACTION_VALUE),
+        (_validator(kit.MINISTRY, power=0), RejectCode.ACTION_VALUE),
+        (_validator(kit.CB, power=POWER_MAX + 1), RejectCode.ACTION_VALUE),
+        (_validator(kit.CB, consensus_key=NO_KEY), RejectCode.ACTION_VALUE),
+        (_validator(kit.CB, consensus_key=b"\1" + bytes(31)), RejectCode.ACTION_VALUE),
+        (_validator(kit.P01), RejectCode.VALIDATOR_ROLE),
+        (_validator(kit.REGULATOR), RejectCode.VALIDATOR_ROLE),
+    ],
+)
+def test_what_is_no_appointment_is_refused(subject: dict[str, Any], code: RejectCode) -> None:
+    register = replace(REGISTER, appointed=(Validator(kit.MINISTRY, 10, b"\2" * 32),))
+    assert _apply(ActionKind.SET_VALIDATOR, subject, register) == (register, code)
+
+
+def test_wanted_is_who_is_appointed_licensed_and_not_suspended() -> None:
+    """And a new appointment ends a suspension."""
+    register = REGISTER
+    for number in (kit.CB, kit.MINISTRY):
+        register, _ = _apply(ActionKind.SET_VALIDATOR, _validator(number), register)
+    both = register.appointed
+    assert register.wanted_validators(0) == both
+    register, _ = _apply(ActionKind.SET_LICENCE, _licence(kit.MINISTRY, 1, 500), register)
+    assert [register.wanted_validators(time_ms) for time_ms in (499, 500)] == [both, both[:1]]
+    suspended = register.with_suspended(kit.CB)
+    assert suspended.appointed == (replace(both[0], suspended=True), both[1])
+    assert suspended.wanted_validators(0) == both[1:]
+    assert suspended.with_suspended(kit.CB) is suspended
+    assert register.with_suspended(kit.P01) is register
+    again, _ = _apply(ActionKind.SET_VALIDATOR, _validator(kit.CB), suspended)
+    assert again.appointed == both
+
+
+def test_whose_cosignature_counts() -> None:
+    """A date that passed does no harm to who is there by office; a suspension, of whichever kind, does to everybody."""
+    operator = replace(kit.participant("operator", Role.OPERATOR, 50), licence_expiry_ms=500)
+    register, _ = _apply(ActionKind.ADD_PARTICIPANT, operator)
+    register, _ = _apply(ActionKind.SET_LICENCE, _licence(kit.CB, 1, 500), register)
+    assert [register.may_cosign("operator", time_ms) for time_ms in (499, 500)] == [True, False]
+    assert [register.may_cosign("central-bank", time_ms) for time_ms in (499, 500)] == [True, True]
+    assert not register.may_cosign("nobody", 0)
+    for status in (LicenceStatus.SUSPENDED, LicenceStatus.WITHDRAWN):
+        ended, _ = _apply(ActionKind.SET_LICENCE, _licence(kit.CB, status, 500), register)
+        assert not ended.may_cosign("central-bank", 0)
+        assert not ended.may_cosign("central-bank", 500)
+    register, _ = _apply(ActionKind.SET_VALIDATOR, _validator(kit.CB), register)
+    assert register.may_cosign("central-bank", 0)
+    assert not register.with_suspended(kit.CB).may_cosign("central-bank", 0)
 
 
 def test_a_key_is_somebodys_once_whatever_it_signs() -> None:
