@@ -3,14 +3,16 @@
 # lying build of test networks).
 #
 # Needs a docker engine (DOCKER_HOST), Python 3.11, and the consensus engine on PATH or Go to build it. With a registry the
-# base image is pulled, without one docker/base_image.py makes it.
+# base image is pulled, without one docker/base_image.py makes it. BASE names another one, such as a mirror's.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target=${1:-node}
 case $target in node) tag=dev ;; liar) tag=liar ;; *) echo "docker/build.sh: no target $target" >&2; exit 2 ;; esac
 python=${PYTHON:-.venv/bin/python}
 
-python3 docker/base_image.py
+base=${BASE:-python:3.11-slim-bookworm}
+
+python3 docker/base_image.py "$base"
 engine=$("$python" -c 'from node.sequencer.cometbft.binary import find_or_build; import sys
 print(find_or_build(report=lambda said: print(said, file=sys.stderr)))')
 
@@ -22,7 +24,7 @@ cp "$engine" "$context/cometbft"
 # Times are of the copy: the builder's cache goes by content.
 log=$(mktemp)
 if ! DOCKER_BUILDKIT=${DOCKER_BUILDKIT:-0} docker build -q --target "$target" -t "clearing-ledger:$tag" \
-    -f docker/Dockerfile "$context" >"$log" 2>&1; then
+    --build-arg BASE="$base" -f docker/Dockerfile "$context" >"$log" 2>&1; then
     tail -40 "$log" >&2
     rm -f "$log"
     exit 1

@@ -20,4 +20,6 @@ if ! docker version >/dev/null 2>&1; then
     DOCKER_HOST=$(docker/engine.sh start "$own")
     export DOCKER_HOST
 fi
-.venv/bin/python -m tests.network one-killed one-cut-off split liar-heads --engine cometbft --docker
+# Those that share a network; licence and twin, which take one of their own, run as processes with the other tests, and here by hand.
+.venv/bin/python -m tests.network one-killed one-paused one-cut-off lossy quorum-gone split kills all-restarted \
+    follower-from-nothing liar-state liar-heads anchored --engine cometbft --docker

@@ -436,19 +436,28 @@ def test_odd_evidence_is_recorded_and_moves_nothing(
     assert maker.network_id
 
 
-def test_a_suspended_licence_ends_cosignature_and_vote(engine: Engine, maker: Maker) -> None:
+@pytest.mark.parametrize("status", [LicenceStatus.SUSPENDED, LicenceStatus.ACTIVE])
+def test_a_licence_suspended_or_expired_ends_cosignature_and_vote(
+    engine: Engine, maker: Maker, status: LicenceStatus
+) -> None:
     number = len(engine.machine.state.registry.participants)
     fifth = participant("operator-3", Role.OPERATOR, number)
     joins = Action(ActionKind.ADD_PARTICIPANT, fifth), validator(number, key_of("fifth"))
     govern(engine, maker, *joins)
+    ends_ms = engine.time_ns // 10**6 + 60_000
     licence = {
         "participant": OPERATOR_1,
-        "status": LicenceStatus.SUSPENDED,
+        "status": status,
         "licence_no": "X",
-        "licence_expiry_ms": 0,
+        "licence_expiry_ms": ends_ms if status is LicenceStatus.ACTIVE else 0,
     }
     answer = govern(engine, maker, Action(ActionKind.SET_LICENCE, licence))
+    if status is LicenceStatus.ACTIVE:
+        assert not answer.validator_updates
+        assert engine.machine.state.registry.may_cosign("operator-1", ends_ms - 1)
+        engine.time_ns = ends_ms * 10**6
+        answer = engine.block(Tick(ends_ms, engine.height).encode())
     updates = {update.pub_key.ed25519: update.power for update in answer.validator_updates}
     assert updates == {key_of("validator 7"): 0}
-    assert not engine.machine.state.registry.may_cosign("operator-1", 0)
+    assert not engine.machine.state.registry.may_cosign("operator-1", ends_ms)
     assert engine.store.get(Table.PARAMETERS, b"validators") is not None
