@@ -11,10 +11,13 @@ from dataclasses import dataclass
 
 from clearing.bitcoin.next_header import BitcoinNetwork
 from clearing.errors import VerificationError
+from clearing.handlers import chain
 from clearing.records.leaves import LeafKind, leaf_kind
 from clearing.records.obligation import SALT_BYTES
-from clearing.rows import Table
+from clearing.rows import Reader, Table
 from clearing.rules.anchors import MINED, Anchor, AnchorReport, AnchorState
+from clearing.rules.registry import Registry
+from clearing.state import Draft, State
 from node.services.facade import LedgerView
 
 PAGE_MAX = 1_000
@@ -25,8 +28,8 @@ PAGE_DEFAULT = 100
 class AnchorRow:
     """One anchor; hashes in internal order, `block_hash` b"" and `height` 0 where no block holds it.
 
-    id: log index of its first report. number: among its participant's anchors, from 1. confirmations: as reported last, or
-    as seen now by a node that anchors itself. changed_ms: block time of the last report.
+    id: log index of its first report. number: among its participant's anchors, from 1. confirmations: as reported
+    last, or as its reader sees them now. changed_ms: block time of the last report.
     """
 
     id: int
@@ -80,6 +83,24 @@ def _row(view: LedgerView, key: bytes, anchor: Anchor) -> AnchorRow:
         log_sizes=tuple(size for size, _ in _report(view, anchor.begun_index).checkpoints),
         changed_ms=anchor.changed_ms,
     )
+
+
+def depth_in_headers(reader: Reader, registry: Registry, row: AnchorRow) -> int | None:
+    """Return an anchor's confirmations by the chain of headers that the ledger itself follows, the same on every replica.
+
+    Returns: 0 where that chain does not hold the anchor's block, None where it can say nothing: no block holds the anchor, or
+    no chain of its network is followed from there on.
+    """
+    terms = registry.bitcoin.chain
+    if row.state not in MINED or terms is None or terms.network is not row.network:
+        return None
+    if row.height < terms.height:
+        return None
+    state = State(reader)
+    state.registry = registry
+    draft = Draft(state, 0, 0)
+    found = chain.in_best_chain(draft, row.block_hash)
+    return 0 if found is None else chain.depth_of(draft, found.height)
 
 
 def _report(view: LedgerView, index: int) -> AnchorReport:

@@ -71,6 +71,7 @@ class _Reader:
         return self._at == len(self._data)
 
     def take(self, count: int) -> bytes:
+        """Return the next `count` bytes. Raises: DecodeError: there are fewer."""
         part = self._data[self._at : self._at + count]
         if len(part) != count:
             raise DecodeError("the timestamp proof is cut short")
@@ -78,6 +79,7 @@ class _Reader:
         return part
 
     def varuint(self, value_max: int) -> int:
+        """Return the next number in LEB128. Raises: DecodeError: above `value_max`, or not in its one form."""
         value = shift = 0
         while True:
             byte = self.take(1)[0]

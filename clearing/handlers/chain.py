@@ -135,6 +135,7 @@ def _follows(
     draft: Draft, terms: ChainTerms, header: bytes, parent: Known, fresh: dict[bytes, Known]
 ) -> bool:
     def ancestor(block_hash: bytes) -> bytes:
+        """Return a known header, from this report or before. Raises: VerificationError: there is none."""
         found = fresh.get(block_hash) or known(draft, block_hash)
         # Below the first header there is nothing to walk to: a retarget that asked for it would start a period.
         if found is None:

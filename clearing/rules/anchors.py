@@ -7,7 +7,7 @@ An anchor is outside evidence that checkpoints existed by a time; it moves no ob
 signed by the reporting node and holds its evidence: with the first the sizes of the checkpoints and the SHA-256 of each
 one's note; with SHALLOW and FINAL the block's header and the proof that it holds the transaction, which every replica checks. What no
 replica can check from a report alone, that the block is on the best chain and how deep, is the reporting node's word; who
-doubts it asks a Bitcoin node or headers (clearing/bitcoin/next_header.py).
+doubts it asks headers: the ledger's own where it follows that network (handlers/chain.py), or a Bitcoin node.
 Invariants: reports of an anchor are numbered without gaps; anchors of one node are too, and cover ever greater log sizes.
 """
 

@@ -111,26 +111,26 @@ class _Fields:
             raise self.refuse(f"{name} must be a text of digits (smallest units) or null")
         return int(text)
 
+    def party_no(self, registry: Registry) -> int:
+        """Take the participant, by name or LEI, and return its registry number."""
+        name = self.text("participant")
+        number = registry.by_name(name)
+        number = registry.by_lei(name) if number is None else number
+        if number is None:
+            raise self.refuse(f"no participant {name!r} is registered")
+        return number
+
+    def asset_no(self, registry: Registry) -> int:
+        """Take the asset, by name, and return its registry number."""
+        name = self.text("asset")
+        number = registry.asset_by_name(name)
+        if number is None:
+            raise self.refuse(f"no asset {name!r} is registered")
+        return number
+
     def end(self) -> None:
         if self._values:
             raise self.refuse(f"unknown field {next(iter(self._values))!r}")
-
-
-def _participant_no(fields: _Fields, registry: Registry) -> int:
-    name = fields.text("participant")
-    number = registry.by_name(name)
-    number = registry.by_lei(name) if number is None else number
-    if number is None:
-        raise fields.refuse(f"no participant {name!r} is registered")
-    return number
-
-
-def _asset_no(fields: _Fields, registry: Registry) -> int:
-    name = fields.text("asset")
-    number = registry.asset_by_name(name)
-    if number is None:
-        raise fields.refuse(f"no asset {name!r} is registered")
-    return number
 
 
 def _add_participant(fields: _Fields, _: Registry) -> Participant:
@@ -147,7 +147,7 @@ def _add_participant(fields: _Fields, _: Registry) -> Participant:
 
 
 def _set_licence(fields: _Fields, registry: Registry) -> dict[str, Any]:
-    number = _participant_no(fields, registry)
+    number = fields.party_no(registry)
     party = registry.participants[number]
     return {
         "participant": number,
@@ -158,23 +158,23 @@ def _set_licence(fields: _Fields, registry: Registry) -> dict[str, Any]:
 
 
 def _rotate_key(fields: _Fields, registry: Registry) -> dict[str, Any]:
-    return {"participant": _participant_no(fields, registry), "public_key": fields.key()}
+    return {"participant": fields.party_no(registry), "public_key": fields.key()}
 
 
 def _set_node_key(fields: _Fields, registry: Registry) -> dict[str, Any]:
-    return {"participant": _participant_no(fields, registry), "node_key": fields.key("node_key")}
+    return {"participant": fields.party_no(registry), "node_key": fields.key("node_key")}
 
 
 def _set_validator(fields: _Fields, registry: Registry) -> dict[str, Any]:
     return {
-        "participant": _participant_no(fields, registry),
+        "participant": fields.party_no(registry),
         "consensus_key": fields.key("consensus_key"),
         "power": fields.number("power"),
     }
 
 
 def _remove_validator(fields: _Fields, registry: Registry) -> dict[str, Any]:
-    number = _participant_no(fields, registry)
+    number = fields.party_no(registry)
     return {"participant": number, "consensus_key": NO_KEY, "power": 0}
 
 
@@ -189,7 +189,7 @@ def _add_asset(fields: _Fields, _: Registry) -> Asset:
 
 
 def _set_method(fields: _Fields, registry: Registry) -> dict[str, Any]:
-    asset = _asset_no(fields, registry)
+    asset = fields.asset_no(registry)
     return {"asset": asset, "method": fields.member("method", NettingMethod)}
 
 
@@ -216,8 +216,8 @@ def _set_timetable(fields: _Fields, _: Registry) -> tuple[int, ...]:
 
 
 def _set_cap(fields: _Fields, registry: Registry) -> Cap:
-    participant = _participant_no(fields, registry)
-    return Cap(participant, _asset_no(fields, registry), fields.amount("amount"))
+    participant = fields.party_no(registry)
+    return Cap(participant, fields.asset_no(registry), fields.amount("amount"))
 
 
 _READERS: dict[str, tuple[ActionKind, Callable[[_Fields, Registry], Any]]] = {

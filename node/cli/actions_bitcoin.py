@@ -38,22 +38,11 @@ class Fields(Protocol):
     def member(self, name: str, kind: type[Any]) -> Any:
         """Take the name of a member."""
 
+    def party_no(self, registry: Registry) -> int:
+        """Take the participant and return its registry number."""
 
-def _party(fields: Fields, registry: Registry) -> int:
-    name = fields.text("participant")
-    found = registry.by_name(name)
-    number = registry.by_lei(name) if found is None else found
-    if number is None:
-        raise fields.refuse(f"no participant {name!r} is registered")
-    return number
-
-
-def _asset(fields: Fields, registry: Registry) -> int:
-    name = fields.text("asset")
-    number = registry.asset_by_name(name)
-    if number is None:
-        raise fields.refuse(f"no asset {name!r} is registered")
-    return number
+    def asset_no(self, registry: Registry) -> int:
+        """Take the asset and return its registry number."""
 
 
 def _chain(fields: Fields, _: Registry) -> dict[str, Any]:
@@ -70,27 +59,27 @@ def _chain(fields: Fields, _: Registry) -> dict[str, Any]:
 
 def _route(fields: Fields, registry: Registry) -> dict[str, Any]:
     names = ("depth", "signing_ms", "fee_rate_max")
-    asset = _asset(fields, registry)
+    asset = fields.asset_no(registry)
     return {"asset": asset, "by_transaction": 1, **{name: fields.number(name) for name in names}}
 
 
 def _end_route(fields: Fields, registry: Registry) -> dict[str, Any]:
     none = dict.fromkeys(("by_transaction", "depth", "signing_ms", "fee_rate_max"), 0)
-    return {"asset": _asset(fields, registry), **none}
+    return {"asset": fields.asset_no(registry), **none}
 
 
 def _miner(fields: Fields, registry: Registry) -> dict[str, Any]:
-    number = _party(fields, registry)
+    number = fields.party_no(registry)
     return {"participant": number, "active": 1, "region": fields.text("region")}
 
 
 def _no_miner(fields: Fields, registry: Registry) -> dict[str, Any]:
-    return {"participant": _party(fields, registry), "active": 0, "region": ""}
+    return {"participant": fields.party_no(registry), "active": 0, "region": ""}
 
 
 def _payout(active: int) -> Callable[[Fields, Registry], dict[str, Any]]:
     def read(fields: Fields, registry: Registry) -> dict[str, Any]:
-        number, kind = _party(fields, registry), fields.member("kind", PayoutKind)
+        number, kind = fields.party_no(registry), fields.member("kind", PayoutKind)
         try:
             script = script_of(fields.text("script"))
         except SetupError as error:

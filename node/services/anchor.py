@@ -11,7 +11,14 @@ from typing import Any
 
 from clearing.errors import VerificationError
 from clearing.rules.anchors import MINED
-from node.anchor_queries import PAGE_DEFAULT, PAGE_MAX, AnchorRow, anchored_notes, anchors
+from node.anchor_queries import (
+    PAGE_DEFAULT,
+    PAGE_MAX,
+    AnchorRow,
+    anchored_notes,
+    anchors,
+    depth_in_headers,
+)
 from node.pb.v1 import anchor_pb2, anchor_pb2_grpc
 from node.rpc_errors import Refusal, refusal
 from node.services.common import Reading
@@ -25,6 +32,7 @@ class AnchorService(anchor_pb2_grpc.AnchorServiceServicer):
     def __init__(self, ledger: Ledger, anchoring: Anchoring | None) -> None:
         """Serve `ledger`; `anchoring` is this node's own, None where it anchors nothing."""
         self._reading = Reading(ledger)
+        self._ledger = ledger
         self._anchoring = anchoring
 
     async def ListAnchors(self, request: anchor_pb2.ListAnchorsRequest, context: Any) -> Any:
@@ -32,12 +40,19 @@ class AnchorService(anchor_pb2_grpc.AnchorServiceServicer):
         del context
         self._reading.require_state()
         at_most = min(request.page_size or PAGE_DEFAULT, PAGE_MAX)
-        rows, next_id = await self._reading.view(lambda v: anchors(v, request.first_id, at_most))
-        found = [anchor_message(self._as_seen(row)) for row in rows]
+
+        def read(view: LedgerView) -> tuple[list[Any], int]:
+            rows, next_id = anchors(view, request.first_id, at_most)
+            return [anchor_message(self._as_seen(view, row)) for row in rows], next_id
+
+        found, next_id = await self._reading.view(read)
         return anchor_pb2.ListAnchorsResponse(anchors=found, next_id=next_id)
 
-    def _as_seen(self, row: AnchorRow) -> AnchorRow:
-        """Return the anchor with the confirmations that this node sees, where it looks at the chain itself."""
+    def _as_seen(self, view: LedgerView, row: AnchorRow) -> AnchorRow:
+        """Return the anchor with the confirmations by the ledger's own headers, else those that this node's anchoring sees."""
+        depth = depth_in_headers(view, self._ledger.registry, row)
+        if depth is not None:
+            return replace(row, confirmations=depth)
         tip = self._anchoring.tip_height() if self._anchoring else -1
         if row.state not in MINED or tip < row.height:
             return row
@@ -57,7 +72,7 @@ class AnchorService(anchor_pb2_grpc.AnchorServiceServicer):
                 raise refusal(Refusal.NOT_FOUND, f"{error}; ask the node that anchors") from error
             if found is None:
                 raise refusal(Refusal.NOT_FOUND, f"no anchor has the id {request.id}")
-            return proofs_message(replace(found, row=self._as_seen(found.row)))
+            return proofs_message(replace(found, row=self._as_seen(view, found.row)))
 
         return await self._reading.view(read)
 

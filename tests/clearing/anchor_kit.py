@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from typing import Any
 
 from clearing.bitcoin.anchor import anchor_script
 from clearing.bitcoin.next_header import BitcoinNetwork
@@ -36,7 +37,9 @@ def digest(size: int) -> bytes:
     return hashlib.sha256(b"note %d" % size).digest()
 
 
-def stated(net: Core, report: AnchorReport | bytes, actor: int = CB) -> Instruction:
+def stated(
+    net: Core, report: AnchorReport | bytes, actor: int = CB, key: Any = NODE_KEY
+) -> Instruction:
     """Return the instruction by which the node of `actor` reports."""
     payload = report if isinstance(report, bytes) else report.encode()
     unique = hashlib.sha256(payload).digest()
@@ -47,7 +50,7 @@ def stated(net: Core, report: AnchorReport | bytes, actor: int = CB) -> Instruct
         client_id=unique[:16],
         salt=unique[16:],
         payload=payload,
-        sign=NODE_KEY.sign,
+        sign=key.sign,
     )
 
 
@@ -81,10 +84,14 @@ def anchor_transaction(commitment: bytes, salt: int = 0) -> bytes:
 
 
 def mined(
-    report: AnchorReport, state: AnchorState = AnchorState.SHALLOW, depth: int = 1, salt: int = 0
+    report: AnchorReport,
+    state: AnchorState = AnchorState.SHALLOW,
+    depth: int = 1,
+    salt: int = 0,
+    chain: Chain | None = None,
 ) -> AnchorReport:
-    """Return the next report of an anchor: a block holds it."""
-    chain = Chain()
+    """Return the next report of an anchor: a block holds it, the next of `chain`."""
+    chain = chain or Chain()
     *_, proof = chain.block(anchor_transaction(report.commitment, salt), salt=salt)
     return _with(after(report, state, depth=depth), chain, proof)
 

@@ -154,7 +154,9 @@ class Anchor(_message.Message):
     height: _builtins.int
     """Height of that block; 0 where none holds it. Agreed."""
     confirmations: _builtins.int
-    """Blocks from that one on, itself counted: as reported last, or as this node sees it now where it anchors itself. Local."""
+    """Blocks from that one on, itself counted. Where the ledger follows that network, by its own headers, 0 where their best chain
+    does not hold the block, and agreed; else as reported last, or as this node sees it now where it anchors itself, and local.
+    """
     changed_ms: _builtins.int
     """Block time of the last report, milliseconds since 1970. Agreed."""
     @_builtins.property

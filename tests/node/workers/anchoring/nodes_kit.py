@@ -14,6 +14,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ def wait_for(what: str, holds: Any) -> None:
 
 
 @dataclass
-class NodeProcess:
+class NodeProcess(ABC):
     """One node; `address` is where its rewards go."""
 
     directory: Path
@@ -56,8 +57,14 @@ class NodeProcess:
             )
         wait_for(f"{self.directory} answers", self._answers)
 
-    def command(self) -> list[str]:
-        raise NotImplementedError
+    @abstractmethod
+    def command(self) -> list[str]: ...
+
+    @abstractmethod
+    def mine(self, count: int) -> None: ...
+
+    @abstractmethod
+    def cut(self) -> None: ...
 
     def _answers(self) -> bool:
         assert self.process.poll() is None, (self.directory / "out").read_text()[-2_000:]
