@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol, TypeVar, cast
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from clearing.errors import ClearingError
 
@@ -27,6 +27,10 @@ HAS_NUMBA: Final = importlib.util.find_spec("numba") is not None
 
 numba itself is imported at the first compiled call: it is half the start of a process, and most never make one.
 """
+
+# numpy gives allocations from here on huge pages, where the system has them on request.
+_HUGE_FROM_BYTES: Final = 4 << 20
+_WORTH_PAGES_BYTES: Final = 1 << 20
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
 _Item = TypeVar("_Item")
@@ -152,3 +156,17 @@ def describe(engine: Engine = DEFAULT) -> dict[str, str]:
 
         facts["numba"] = str(numba.__version__)
     return facts
+
+
+def room(count: int, dtype: DTypeLike) -> NDArray[Any]:
+    """Allocate what a kernel is to fill, without clearing it.
+
+    A kernel's own np.empty is mapped in pages of 4 KiB, one fault each, which takes longer than filling it: measured 6.4 ms
+    against 0.6 ms for 16 MB. numpy asks for huge pages from 4 MiB on, so that from 1 MiB on that much is reserved.
+    """
+    kind = np.dtype(dtype)
+    used = count * kind.itemsize
+    if used < _WORTH_PAGES_BYTES:
+        return np.empty(count, kind)
+    reserved = max(used, _HUGE_FROM_BYTES)
+    return np.empty(reserved, np.uint8)[:used].view(kind)

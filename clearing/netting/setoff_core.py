@@ -18,7 +18,7 @@ from typing import Final, NamedTuple, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from clearing.netting.engine import Engine, jit
+from clearing.netting.engine import Engine, jit, room
 
 I64: TypeAlias = NDArray[np.int64]
 I32: TypeAlias = NDArray[np.int32]
@@ -86,8 +86,14 @@ def extract(debtor: I32, creditor: I32, vertices: int, engine: Engine) -> Core:
     debtor, creditor: int32[rows], different in every row and below `vertices`, which is below 2^28.
     """
     few = vertices * vertices <= debtor.shape[0]
-    merge = as_engine(engine, _merge_in_table if few else _merge)
-    first, target, pair = merge(debtor, creditor, vertices)
+    rows = debtor.shape[0]
+    pair: I32 = room(rows, np.int32)
+    if few:
+        first, target = as_engine(engine, _merge_in_table)(debtor, creditor, vertices, pair)
+    else:
+        line, place, source = (room(rows, kind) for kind in (np.int64, np.int32, np.int32))
+        merge = as_engine(engine, _merge)
+        first, target = merge(debtor, creditor, vertices, pair, line, place, source)
     rank = as_engine(engine, _components)(first, target)
     tail, head, node, nodes = as_engine(engine, _keep_cores)(first, target, rank, pair)
     return Core(tail, head, int(nodes), pair, node, rank)
@@ -102,11 +108,15 @@ def as_engine(engine: Engine, kernel: _Function) -> _Function:
 
 
 @jit
-def _merge(debtor: I32, creditor: I32, vertices: int) -> tuple[I32, I32, I32]:
+def _merge(
+    debtor: I32, creditor: I32, vertices: int, pair: I32, line: I64, place: I32, source: I32
+) -> tuple[I32, I32]:
     """Merge parallel rows with two counting sorts, by creditor and then by debtor.
 
+    pair: int32[rows], filled with the arc of each row. line, place, source: room for as many rows.
+
     Returns: first, int32[vertices + 1], and target: the arcs of u lead to target[first[u]:first[u+1]],
-    ascending; pair, int32[rows], the arc of each row.
+    ascending.
     """
     rows = debtor.shape[0]
     start = np.zeros(vertices + 1, np.int32)
@@ -117,13 +127,10 @@ def _merge(debtor: I32, creditor: I32, vertices: int) -> tuple[I32, I32, I32]:
     for vertex in range(vertices + 1):
         end += start[vertex]
         start[vertex] = end
-    line = np.empty(rows, np.int64)  # by creditor: debtor << 32 | row
+    # line, by creditor: debtor << 32 | row. place, of each pair: first its debtor, then its arc.
     for row in range(rows - 1, -1, -1):
         start[creditor[row]] -= 1
         line[start[creditor[row]]] = np.int64(debtor[row]) << 32 | row
-    pair = np.empty(rows, np.int32)
-    place = np.empty(rows, np.int32)  # of each pair: first its debtor, then its arc
-    source = np.empty(rows, np.int32)
     met = np.full(vertices, -1, np.int32)  # the last pair of each debtor
     pairs = 0
     for vertex in range(vertices):
@@ -152,11 +159,13 @@ def _merge(debtor: I32, creditor: I32, vertices: int) -> tuple[I32, I32, I32]:
         place[index] = first[payer]
     for row in range(rows):
         pair[row] = place[pair[row]]
-    return first, target, pair
+    return first, target
 
 
 @jit
-def _merge_in_table(debtor: I32, creditor: I32, vertices: int) -> tuple[I32, I32, I32]:
+def _merge_in_table(
+    debtor: I32, creditor: I32, vertices: int, pair: I32
+) -> tuple[I32, I32]:
     """Merge parallel rows in a table of all pairs, where there are no more of them than rows; as `_merge`."""
     rows = debtor.shape[0]
     table = np.zeros((vertices, vertices), np.int32)
@@ -172,10 +181,9 @@ def _merge_in_table(debtor: I32, creditor: I32, vertices: int) -> tuple[I32, I32
                 target[pairs] = payee
                 pairs += 1
         first[payer + 1] = pairs
-    pair = np.empty(rows, np.int32)
     for row in range(rows):
         pair[row] = table[debtor[row], creditor[row]]
-    return first, target[:pairs].copy(), pair
+    return first, target[:pairs].copy()
 
 
 @jit
@@ -318,19 +326,19 @@ def spread(core: Core, amount: U64, flow: I64, engine: Engine) -> U64:
 
     Returns: uint64[k].
     """
-    given: I64 = as_engine(engine, _spread)(core.arc, amount.view(np.int64), flow.copy())
+    given: I64 = room(amount.shape[0], np.int64)
+    as_engine(engine, _spread)(core.arc, amount.view(np.int64), flow.copy(), given)
     return given.view(np.uint64)
 
 
 @jit
-def _spread(arc: I32, amount: I64, left: I64) -> I64:
-    given = np.zeros(amount.shape[0], np.int64)
+def _spread(arc: I32, amount: I64, left: I64, given: I64) -> None:
     for row in range(amount.shape[0]):
+        given[row] = 0
         if arc[row] >= 0:
             part = min(amount[row], left[arc[row]])
             left[arc[row]] -= part
             given[row] = part
-    return given
 
 
 def pose(core: Core, money: int, lower: I64, upper: I64, engine: Engine) -> FlowProblem:
