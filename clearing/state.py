@@ -336,7 +336,7 @@ class Draft:
     def add_submission(self, submission: OpenSubmission) -> None:
         """Put a fresh submission into the open book."""
         self.open_items += submission.states.count
-        for participant in submission.chunk.participants().tolist():
+        for participant in submission.chunk.participants():
             self.put(Table.PARTIES, key_party(participant, submission.index), b"\1")
         self._submissions[submission.index] = submission
 

@@ -202,7 +202,7 @@ def test_the_book_gives_back_the_chosen_items_asset_by_asset(rows, data: st.Data
 def test_the_book_answers_by_item_number(rows, time_ms: int, data: st.DataObject) -> None:
     chunk, size = _chunk(rows), len(rows)
     states = data.draw(st.lists(st.sampled_from(ObligationState), min_size=size, max_size=size))
-    assert chunk.participants().tolist() == sorted({party for row in rows for party in row[:2]})
+    assert chunk.participants() == sorted({party for row in rows for party in row[:2]})
     due = {
         at: row[4]
         for at, row in enumerate(rows)
