@@ -33,9 +33,12 @@ def declare(draft: Draft, instruction: Instruction, claim: Claim) -> Outcome:
     if terms.region_of(instruction.actor) is None:
         return refused(RejectCode.NOT_A_MINER)
     block, code = chain.verify_proof(draft, claim.coinbase)
-    if block is not None and claim.payout is not None:
-        _, code = chain.verify_proof(draft, claim.payout)
-    if block is None or code is not RejectCode.OK:
+    if block is None:
+        return refused(code)
+    paying: chain.Known | None = block
+    if claim.payout is not None:
+        paying, code = chain.verify_proof(draft, claim.payout)
+    if paying is None:
         return refused(code)
     party = draft.registry.participants[instruction.actor]
     message = claim_message(draft.network_id, claim.outpoint, party.lei, party.licence_no)
@@ -44,7 +47,7 @@ def declare(draft: Draft, instruction: Instruction, claim: Claim) -> Outcome:
         paid = claim.paid
     except VerificationError:
         return refused(RejectCode.BITCOIN_PROOF_INVALID)
-    code = _declarable(draft, instruction.actor, claim, block.height)
+    code = _declarable(draft, instruction.actor, claim, max(block.height, paying.height))
     if code is not RejectCode.OK:
         return refused(code)
     index = draft.record(instruction.leaf, instruction.body)
@@ -65,12 +68,12 @@ def declare(draft: Draft, instruction: Instruction, claim: Claim) -> Outcome:
 
 
 def _declarable(draft: Draft, miner: int, claim: Claim, height: int) -> RejectCode:
-    """Return why a proved coin may not be declared by a miner, or OK."""
+    """Return why a proved coin may not be declared by a miner, or OK; height: of the later of its blocks."""
     terms = draft.registry.bitcoin
     # One output gives its amount once.
     if draft.get(Table.COINS, DECLARED_COIN + claim.outpoint.encode()) is not None:
         return RejectCode.COIN_DECLARED
-    # A coinbase cannot be spent before it is this deep.
+    # A coinbase cannot be spent before it is this deep; a pool's payout of it, were it shallow, might yet be paid anew.
     if chain.depth_of(draft, height) < COINBASE_MATURITY:
         return RejectCode.COIN_IMMATURE
     # The paid script must be the miner's by its licence, and a pool's script a pool's.

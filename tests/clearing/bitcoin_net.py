@@ -225,10 +225,12 @@ class Bitcoin:
         return Claim(Way.OWN, proof, None, 0, signature)
 
     def pool_claim(self, amount: int, pool: str = "pool", deep: int = 100) -> Claim:
-        """Return the claim of the miner to a payout of a pool's coinbase, which is mined and reported with it."""
-        first = self.mined(amount + 500, pool, deep)
+        """Return the claim of the miner to a payout of a pool's coinbase; the payout is mined and reported `deep` too."""
+        first = self.mined(amount + 500, pool)
         spent = Outpoint(first.transaction.txid, 0)
-        (second,) = self.mine(transaction([spent], [Output(amount, taproot("miner"))]))
+        (second,) = self.chain.block(transaction([spent], [Output(amount, taproot("miner"))]))
+        self.chain.blocks(deep - 1)
+        self.report()
         outpoint = Outpoint(second.transaction.txid, 0)
         signature = signed_message("miner", taproot("miner"), self._message(P04, outpoint))
         return Claim(Way.POOL, first, second, 0, signature)

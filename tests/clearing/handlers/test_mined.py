@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -17,8 +19,9 @@ from clearing.bitcoin.transaction import Outpoint, Output
 from clearing.errors import RejectCode as R
 from clearing.rows import Table
 from clearing.rules.mined import Batch, BatchState, Draw, drawn_by, report
+from clearing.rules.registry import Action, ActionKind
 from tests.clearing.bitcoin.bitcoin_kit import transaction, wpkh
-from tests.clearing.bitcoin_net import Bitcoin, Kind
+from tests.clearing.bitcoin_net import Bitcoin, Kind, terms
 from tests.clearing.core_kit import Core
 from tests.ledger_kit import CB, ETH, MINISTRY, P01, P02, P04, item
 
@@ -56,6 +59,22 @@ def test_a_pools_payout_counts_and_another_pools_does_not() -> None:
     index = bitcoin.ok(bitcoin.declare(bitcoin.pool_claim(4_000))).index
     assert bitcoin.batch(index).amount_units == 4_000
     assert bitcoin.declare(bitcoin.pool_claim(4_100, "other pool")).code is R.PAYOUT_SCRIPT_UNKNOWN
+    # A miner's own script is no pool's.
+    assert bitcoin.declare(bitcoin.pool_claim(4_200, "miner")).code is R.PAYOUT_SCRIPT_UNKNOWN
+
+
+def test_a_pools_payout_is_in_the_chain_and_as_deep_as_its_coinbase() -> None:
+    """A shallow one may go again, and the pool pay the same coin out by another transaction."""
+    _, bitcoin = started()
+    claim = bitcoin.pool_claim(4_000, deep=99)
+    assert bitcoin.declare(claim).code is R.COIN_IMMATURE
+    bitcoin.mine()
+    assert claim.payout is not None
+    nowhere = replace(claim, payout=replace(claim.payout, block_hash=bytes(32)))
+    assert bitcoin.declare(nowhere).code is R.BLOCK_NOT_IN_CHAIN
+    elsewhere = replace(claim, payout=replace(claim.payout, block_hash=claim.coinbase.block_hash))
+    assert bitcoin.declare(elsewhere).code is R.BITCOIN_PROOF_INVALID
+    bitcoin.ok(bitcoin.declare(claim))
 
 
 def test_only_the_miners_own_registered_scripts_count() -> None:
@@ -66,6 +85,24 @@ def test_only_the_miners_own_registered_scripts_count() -> None:
     # Signed under another participant's licence.
     own = bitcoin.mined(5_002)
     assert bitcoin.declare(bitcoin.claim(own, P01)).code is R.BITCOIN_PROOF_INVALID
+
+
+def test_a_script_is_one_miners_and_a_pools_script_no_miners() -> None:
+    net = Core()
+    bitcoin = Bitcoin(net, terms(miner=CB))
+    other = Action(ActionKind.SET_MINER, {"participant": P01, "active": 1, "region": "IRKUTSK"})
+    net.enact(other)
+    anothers = bitcoin.claim(bitcoin.mined(5_000), P01)
+    assert bitcoin.declare(anothers, P01).code is R.PAYOUT_SCRIPT_UNKNOWN
+    pools = bitcoin.claim(bitcoin.mined(5_001, "pool"), CB, "pool")
+    assert bitcoin.declare(pools, CB).code is R.PAYOUT_SCRIPT_UNKNOWN
+
+
+def test_a_supervisor_that_mines_does_not_attest_its_own_coin() -> None:
+    bitcoin = Bitcoin(Core(), terms(miner=CB))
+    index = bitcoin.ok(bitcoin.declare(bitcoin.claim(bitcoin.mined(5_000), CB), CB)).index
+    assert bitcoin.attest(index, miner=CB, by=CB).code is R.NOT_A_PARTY
+    bitcoin.ok(bitcoin.attest(index, miner=CB, by=MINISTRY))
 
 
 def test_a_coin_attested_or_shown_as_spent_is_void() -> None:
