@@ -28,10 +28,6 @@ from clearing.state import Draft, OpenSubmission
 
 def declare(draft: Draft, instruction: Instruction, claim: Claim) -> Outcome:
     """Take down that a licensed miner mined a coin; it counts when a supervisor's node has attested that it is unspent."""
-    terms = draft.registry.bitcoin
-    # Only registered miners declare.
-    if terms.region_of(instruction.actor) is None:
-        return refused(RejectCode.NOT_A_MINER)
     block, code = chain.verify_proof(draft, claim.coinbase)
     if block is None:
         return refused(code)
@@ -70,6 +66,9 @@ def declare(draft: Draft, instruction: Instruction, claim: Claim) -> Outcome:
 def _declarable(draft: Draft, miner: int, claim: Claim, height: int) -> RejectCode:
     """Return why a proved coin may not be declared by a miner, or OK; height: of the later of its blocks."""
     terms = draft.registry.bitcoin
+    # Only registered miners declare.
+    if terms.region_of(miner) is None:
+        return RejectCode.NOT_A_MINER
     # One output gives its amount once.
     if draft.get(Table.COINS, DECLARED_COIN + claim.outpoint.encode()) is not None:
         return RejectCode.COIN_DECLARED
@@ -93,19 +92,20 @@ def _put(draft: Draft, miner: int, index: int, batch: Batch) -> None:
 
 def attest(draft: Draft, instruction: Instruction, values: dict[str, Any]) -> Outcome:
     """A supervisor's node says whether a declared coin was unspent at a block of the best chain."""
+    # Nobody vouches for its own coin.
+    if instruction.actor == values["miner"]:
+        return refused(RejectCode.NOT_A_PARTY)
+    # The node looked at a chain that the ledger follows.
+    if chain.in_best_chain(draft, values["block_hash"]) is None:
+        return refused(RejectCode.BLOCK_NOT_IN_CHAIN)
     key = key_party(values["miner"], values["batch"])
     row = draft.get(Table.BATCHES, key)
     # The declaration must exist and be open.
     if row is None:
         return refused(RejectCode.UNKNOWN_BATCH)
-    if instruction.actor == values["miner"]:
-        return refused(RejectCode.NOT_A_PARTY)
     batch = Batch.decode(row)
     if batch.state is not BatchState.DECLARED:
         return refused(RejectCode.BATCH_STATE)
-    # The node looked at a chain that the ledger follows.
-    if chain.in_best_chain(draft, values["block_hash"]) is None:
-        return refused(RejectCode.BLOCK_NOT_IN_CHAIN)
     index = draft.record(instruction.leaf, instruction.body)
     target = BatchState.COUNTED if values["unspent"] else BatchState.VOID
     state = LIFECYCLE.require(batch.state, target)

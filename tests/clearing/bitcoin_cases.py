@@ -287,7 +287,7 @@ def a_script_without_its_key(net: Core) -> Transaction:
 @case(R.NOT_A_MINER)
 def a_declaration_of_a_bank(net: Core) -> Transaction:
     bitcoin = Bitcoin(net)
-    claim = bitcoin.claim(bitcoin.mined(5_000))
+    claim = bitcoin.claim(bitcoin.mined(5_000), P01)
     return signed(net, P01, Kind.DECLARE_COIN, claim.encode())
 
 

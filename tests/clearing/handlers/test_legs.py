@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from clearing import ledger
+from clearing.bitcoin.settlement import FEE_RATE_MIN
 from clearing.bitcoin.transaction import MONEY_SAT_MAX, Outpoint, Output
 from clearing.errors import RejectCode as R
 from clearing.memory import MemoryStore
@@ -19,7 +20,7 @@ from clearing.rules.registry import Action, ActionKind
 from clearing.state import State
 from clearing.types import CycleState, InstructionState, ObligationState, SettlementKind
 from tests.clearing.bitcoin.bitcoin_kit import coin, taproot, transaction, wpkh
-from tests.clearing.bitcoin_net import DEPTH, SIGNING_MS, Bitcoin, Kind, terms
+from tests.clearing.bitcoin_net import DEPTH, FEE_RATE_MAX, SIGNING_MS, Bitcoin, Kind, terms
 from tests.clearing.core_kit import Core
 from tests.ledger_kit import BTC, CB, ETH, P01, P02, P03, P04, item
 
@@ -137,7 +138,8 @@ def test_who_names_no_coins_by_the_deadline_is_named_by_the_ledger() -> None:
     bitcoin.ok(bitcoin.coins(P01, 1))
     net.block(after_ms=SIGNING_MS - 2_000)
     assert bitcoin.leg(1).state is LegState.WAITING
-    net.block(after_ms=2_000)
+    net.block(after_ms=1_000)
+    assert net.time_ms == bitcoin.leg(1).deadline_ms
     leg = bitcoin.leg(1)
     assert (leg.state, leg.cause, leg.culprit) == (LegState.FAILED, LegCause.NO_COINS, P02)
     assert net.cycle(1).state is CycleState.FAILED
@@ -154,10 +156,11 @@ def test_an_offer_that_never_comes_is_the_agents_fault() -> None:
 
 def test_who_has_not_signed_is_named_by_the_agent_after_the_deadline_only() -> None:
     net, bitcoin = offered()
-    assert bitcoin.unsigned(1, P02).code is R.DEADLINE_AHEAD
-    net.block(after_ms=SIGNING_MS)
+    net.block(after_ms=bitcoin.leg(1).deadline_ms - net.time_ms - 3_000)
     assert bitcoin.unsigned(1, P03).code is R.NOT_A_PAYER
+    assert bitcoin.unsigned(1, P02).code is R.DEADLINE_AHEAD
     bitcoin.ok(bitcoin.unsigned(1, P02))
+    assert net.time_ms == bitcoin.leg(1).deadline_ms
     leg = bitcoin.leg(1)
     assert (leg.state, leg.cause, leg.culprit) == (LegState.FAILED, LegCause.NOT_SIGNED, P02)
 
@@ -177,8 +180,26 @@ def test_a_signed_transaction_outlives_every_deadline() -> None:
 
 def test_an_offer_nobody_completes_fails_with_the_cycles_time_out() -> None:
     net, bitcoin = offered()
-    net.block(after_ms=Parameters().settlement_timeout_ms)
+    left_ms = net.cycle(1).netted_ms + Parameters().settlement_timeout_ms - net.time_ms
+    net.block(after_ms=left_ms - 1)
+    assert bitcoin.leg(1).state is LegState.OFFERED
+    net.block(after_ms=1)
     assert (bitcoin.leg(1).cause, net.cycle(1).state) == (LegCause.TIMED_OUT, CycleState.FAILED)
+    # It is nobody's fault, and there is nobody to net without.
+    assert bitcoin.recast(1).code is R.LEG_STATE
+
+
+@pytest.mark.parametrize("fee_rate", [FEE_RATE_MIN, FEE_RATE_MAX])
+def test_the_fee_rate_is_within_what_the_network_relays_and_governance_allows(
+    fee_rate: int,
+) -> None:
+    _, bitcoin = ready()
+    for actor in (P01, P02):
+        bitcoin.ok(bitcoin.coins(actor, 1))
+    for wrong in (FEE_RATE_MIN - 1, FEE_RATE_MAX + 1):
+        assert bitcoin.offer(1, wrong).code is R.FEE_RATE
+    bitcoin.ok(bitcoin.offer(1, fee_rate))
+    assert bitcoin.leg(1).fee_rate == fee_rate
 
 
 def test_a_payer_that_double_spends_at_one_confirmation_is_named() -> None:

@@ -20,7 +20,7 @@ from clearing.errors import RejectCode as R
 from clearing.rows import Table
 from clearing.rules.mined import Batch, BatchState, Draw, drawn_by, report
 from clearing.rules.registry import Action, ActionKind
-from tests.clearing.bitcoin.bitcoin_kit import transaction, wpkh
+from tests.clearing.bitcoin.bitcoin_kit import Chain, transaction, wpkh
 from tests.clearing.bitcoin_net import Bitcoin, Kind, terms
 from tests.clearing.core_kit import Core
 from tests.ledger_kit import CB, ETH, MINISTRY, P01, P02, P04, item
@@ -105,6 +105,19 @@ def test_a_supervisor_that_mines_does_not_attest_its_own_coin() -> None:
     bitcoin.ok(bitcoin.attest(index, miner=CB, by=MINISTRY))
 
 
+def test_the_lowest_code_that_applies_is_told() -> None:
+    """Beside a proof that fails, that its bringer is no miner; beside a block that is unknown, a batch that is."""
+    bitcoin = Bitcoin(Core(), terms(miner=CB))
+    claim = bitcoin.claim(bitcoin.mined(5_000), CB)
+    nowhere = replace(claim, coinbase=replace(claim.coinbase, block_hash=bytes(32)))
+    assert bitcoin.declare(nowhere, P01).code is R.BLOCK_NOT_IN_CHAIN
+    assert bitcoin.declare(claim, P01).code is R.BITCOIN_PROOF_INVALID
+    assert bitcoin.attest(7, miner=CB, by=CB).code is R.NOT_A_PARTY
+    bitcoin.chain = Chain()
+    bitcoin.chain.blocks(1, salt=9)
+    assert bitcoin.attest(7, miner=CB, by=MINISTRY).code is R.BLOCK_NOT_IN_CHAIN
+
+
 def test_a_coin_attested_or_shown_as_spent_is_void() -> None:
     net, bitcoin = started()
     first = bitcoin.ok(bitcoin.declare(bitcoin.claim(bitcoin.mined(5_000)))).index
@@ -118,6 +131,14 @@ def test_a_coin_attested_or_shown_as_spent_is_void() -> None:
     assert bitcoin.batch(second).state is BatchState.VOID
     assert bitcoin.attest(second).code is R.BATCH_STATE
     assert net.affirm(P01, net.submit(P04, item(P04, P01, 1, flags=1))).code is R.MINED_COIN_SHORT
+    # One that is counted may be spent: it is the miner's to spend.
+    proof = bitcoin.mined(5_002)
+    third = bitcoin.ok(bitcoin.declare(bitcoin.claim(proof))).index
+    bitcoin.ok(bitcoin.attest(third))
+    spends = transaction([Outpoint(proof.transaction.txid, 0)], [Output(5_000, wpkh("x"))])
+    (shown,) = bitcoin.mine(spends)
+    assert bitcoin.show(shown).code is R.NOTHING_WATCHED
+    assert bitcoin.batch(third).state is BatchState.COUNTED
 
 
 def test_obligations_draw_the_oldest_batch_first_and_give_back_where_they_drew() -> None:
