@@ -52,6 +52,12 @@ class Certificate(Protocol):
         """Write the canonical bytes."""
 
 
+def netting_ratio(gross: int, net: int) -> str:
+    """Return 1 - net / gross with six digits, rounded down; 0.000000 of nothing."""
+    saved = (gross - net) * _MILLION // gross if gross else 0
+    return f"{saved // _MILLION}.{saved % _MILLION:06d}"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class NettingResult:
     """What netting one asset gives; amounts in smallest units, arrays by participant or row number.
@@ -86,8 +92,7 @@ class NettingResult:
     @property
     def ratio(self) -> str:
         """1 - net / gross with six digits, rounded down; 0.000000 of nothing."""
-        saved = (self.gross - self.net) * _MILLION // self.gross if self.gross else 0
-        return f"{saved // _MILLION}.{saved % _MILLION:06d}"
+        return netting_ratio(self.gross, self.net)
 
     @property
     def liquidity_used(self) -> int:

@@ -18,6 +18,7 @@ from node.cli.names import Names
 from node.cli.options import U32_MAX, AsJson
 from node.cli.render import cells, print_json, stdout, table
 from node.cli.session import Access, with_access
+from node.netting.keys import TRANSFER, UNSETTLED, figures
 from node.netting.table import AGENT_NAME
 from node.netting_queries import UnsettledRow
 from node.queries import CycleAssetRow, ObligationFilter
@@ -46,31 +47,22 @@ def assets_fact(assets: Sequence[CycleAssetRow], left: Left, names: Names) -> di
 
 
 def _asset_fact(asset: CycleAssetRow, left: Sequence[UnsettledRow], names: Names) -> dict[str, Any]:
-    fact = {
-        "obligations": asset.obligations,
-        "gross": str(asset.gross_units),
-        "net": str(asset.net_units),
+    fact = figures(
+        obligations=asset.obligations,
+        gross=asset.gross_units,
+        net=asset.net_units,
+        liquidity_used=asset.liquidity_used_units,
+    ) | {
         "positions": {names.party(row.participant): str(row.net) for row in asset.rows},
         "method": asset.method.name.lower(),
         "outcome": asset.outcome.name.lower(),
-        "ratio": ratio(asset.gross_units, asset.net_units),
         "value": str(asset.value_units),
-        "liquidity_needed": str(asset.net_units),
-        "liquidity_used": str(asset.liquidity_used_units),
         "movements": {names.party(row.participant): str(row.movement) for row in asset.rows},
         "transfers": [
-            {"from": payer, "to": payee, "amount": str(amount)}
+            dict(zip(TRANSFER, (payer, payee, str(amount)), strict=True))
             for payer, payee, amount in _transfers(asset, names)
         ],
-        "unsettled": [
-            {
-                "id": f"{row.submission}:{row.item}",
-                "reason": row.reason.name,
-                "participant": names.party(row.participant),
-                "short": str(row.short_units),
-            }
-            for row in left
-        ],
+        "unsettled": [dict(zip(UNSETTLED, _unsettled(row, names), strict=True)) for row in left],
     }
     if asset.solution_index:
         # No ledger takes a solution whose gap is not zero.
@@ -86,10 +78,14 @@ def _asset_fact(asset: CycleAssetRow, left: Sequence[UnsettledRow], names: Names
     return fact
 
 
-def ratio(gross: int, net: int) -> str:
-    """Return 1 - net / gross with six digits, rounded down; 0.000000 of nothing."""
-    saved = (gross - net) * 10**6 // gross if gross else 0
-    return f"{saved // 10**6}.{saved % 10**6:06d}"
+def _unsettled(row: UnsettledRow, names: Names) -> tuple[str, str, str, str]:
+    """Return what stands under the keys of an unsettled obligation."""
+    return (
+        f"{row.submission}:{row.item}",
+        row.reason.name,
+        names.party(row.participant),
+        str(row.short_units),
+    )
 
 
 def _transfers(asset: CycleAssetRow, names: Names) -> list[tuple[str, str, int]]:

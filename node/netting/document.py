@@ -1,6 +1,6 @@
 """The JSON document of a netting run: what `clearing net --json` prints and `--out` writes.
 
-Lives here: its keys and how millions of entries are written fast. May not live here: reading it back (verify.py).
+Lives here: its form and how millions of entries are written fast. May not live here: reading it back (verify.py).
 
 Amounts are decimal strings; participants and assets stand in code point order, obligations in file order. The document is
 UTF-8, one entry a line.
@@ -20,6 +20,7 @@ from clearing.netting.engine import Engine, describe
 from clearing.netting.limits import Reason
 from clearing.netting.recast import Round
 from clearing.netting.result import Method
+from node.netting.keys import PAIR, TRANSFER, UNSETTLED, figures
 from node.netting.outcome import AssetOutcome, DocumentHash
 from node.netting.table import AGENT_NAME
 from node.netting.texts import Texts, decimals, join_lines
@@ -53,6 +54,30 @@ def amount_columns(amounts: U64, engine: Engine) -> list[Column]:
             np.ascontiguousarray(magnitude[:, 0]), hi if hi.any() else None, engine=engine
         )
     return [_SIGNS.at(negative.astype(np.int64)), digits]
+
+
+def _string(*columns: Column) -> list[Column]:
+    """Put quotes around columns that make one string."""
+    return [b'"', *columns, b'"']
+
+
+def _objects(keys: Sequence[str], *values: Sequence[Column]) -> list[Column]:
+    """Write one object a line, with the value of each key as columns."""
+    columns: list[Column] = []
+    for key, value in zip(keys, values, strict=True):
+        columns += [b"," if columns else b"{", quoted(key) + b":", *value]
+    return [*columns, b"}"]
+
+
+def _merged(columns: Sequence[Column]) -> list[Column]:
+    """Join constants that stand beside each other, so that each costs one pass."""
+    merged: list[Column] = []
+    for column in columns:
+        if merged and isinstance(column, bytes) and isinstance(merged[-1], bytes):
+            merged[-1] += column
+        else:
+            merged.append(column)
+    return merged
 
 
 class DocumentWriter:
@@ -95,12 +120,14 @@ class DocumentWriter:
         names = Texts.of(quoted(name) for name in outcome.names)
         ids = self._ids.at(outcome.table.rows)
         self._write(quoted(outcome.table.name) + b": {\n")
-        self._field("obligations", result.rows)
-        for key in ("gross", "net"):
-            self._field(key, str(getattr(result, key)))
-        self._field("ratio", result.ratio)
-        self._field("liquidity_needed", str(result.net))
-        self._field("liquidity_used", str(result.liquidity_used))
+        summary = figures(
+            obligations=result.rows,
+            gross=result.gross,
+            net=result.net,
+            liquidity_used=result.liquidity_used,
+        )
+        for key, figure in summary.items():
+            self._field(key, figure)
         for key, limits in (("liquidity", outcome.liquidity), ("caps", outcome.caps)):
             if limits is not None:
                 self._limits(key, names, limits)
@@ -128,12 +155,13 @@ class DocumentWriter:
     def _obligations(self, outcome: AssetOutcome, ids: Texts, names: Texts) -> None:
         result, unsettled = outcome.result, outcome.result.unsettled
         self._many("settled", "[]", [b'"', ids.at(np.flatnonzero(result.settled)), b'"'])
-        columns = [
-            *(b'{"id":"', ids.at(unsettled.row), b'","reason":"'),
-            *(self._reasons.at(unsettled.reason), b'","participant":'),
-            *(names.at(unsettled.participant), b',"short":"'),
-            *(*amount_columns(unsettled.short, self._engine), b'"}'),
-        ]
+        columns = _objects(
+            UNSETTLED,
+            _string(ids.at(unsettled.row)),
+            _string(self._reasons.at(unsettled.reason)),
+            [names.at(unsettled.participant)],
+            _string(*amount_columns(unsettled.short, self._engine)),
+        )
         self._many("unsettled", "[]", columns)
         lo, hi = result.discharged_lo, result.discharged_hi
         if lo is not None:
@@ -144,11 +172,13 @@ class DocumentWriter:
     def _pairs(self, outcome: AssetOutcome, names: Texts) -> None:
         pairs = outcome.result.pairs
         if pairs is not None:
-            columns = [
-                *(b'{"debtor":', names.at(pairs.debtor), b',"creditor":', names.at(pairs.creditor)),
-                *(b',"net":"', *amount_columns(pairs.net, self._engine)),
-                *(b'","set_off_each_way":"', *amount_columns(pairs.set_off, self._engine), b'"}'),
-            ]
+            columns = _objects(
+                PAIR,
+                [names.at(pairs.debtor)],
+                [names.at(pairs.creditor)],
+                _string(*amount_columns(pairs.net, self._engine)),
+                _string(*amount_columns(pairs.set_off, self._engine)),
+            )
             self._many("pairs", "[]", columns)
 
     def _transfers(self, outcome: AssetOutcome, names: Texts) -> None:
@@ -156,10 +186,12 @@ class DocumentWriter:
         if transfers is not None:
             # The agent's number is -1: the last entry.
             ends = Texts.of([*names.raw(), quoted(AGENT_NAME)])
-            columns = [
-                *(b'{"from":', ends.at(transfers.payer), b',"to":', ends.at(transfers.payee)),
-                *(b',"amount":"', *amount_columns(transfers.amount, self._engine), b'"}'),
-            ]
+            columns = _objects(
+                TRANSFER,
+                [ends.at(transfers.payer)],
+                [ends.at(transfers.payee)],
+                _string(*amount_columns(transfers.amount, self._engine)),
+            )
             self._many("transfers", "[]", columns, last=outcome.proof is None)
         else:
             self._many("transfers", "[]", [Texts.of([])], last=outcome.proof is None)
@@ -191,7 +223,7 @@ class DocumentWriter:
             end = min(begin + _PIECE_ROWS, entries)
             piece = slice(begin, end)
             chosen = [c.at(piece) if isinstance(c, Texts) else c for c in columns]
-            lines = join_lines([b"\n", *chosen, b","], engine=self._engine)
+            lines = join_lines(_merged([b"\n", *chosen, b","]), engine=self._engine)
             self._write(lines[:-1] if end == entries else lines)
         closing = b"\n" if entries else b""
         self._write(closing + brackets[1].encode() + (b"\n" if last else _SEPARATOR))
