@@ -79,7 +79,15 @@ def test_from_now_to_a_proof_that_survives_a_reorganisation(
     files = facts("anchor", "export", number, "--out", tmp_path, *own.as_("p02"))["files"]
     assert len(files) == len(final["log_sizes"])
     proof = Path(files[0]["proof"])
-    assert ots_verify(url, proof)[0] == 0
+    for file in files:
+        assert ots_verify(url, Path(file["proof"]))[0] == 0
+    # One changed byte, of the note or of its proof, and stock ots refuses.
+    for changed in (proof.with_suffix(""), proof):
+        whole = changed.read_bytes()
+        middle = len(whole) // 2
+        changed.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+        assert ots_verify(url, proof)[0] == 1
+        changed.write_bytes(whole)
     assert facts("anchor", "verify", "--bitcoin-node", url, *own.as_("p01"))["holds"] is True
     # Every full replica has the anchor and can prove it.
     assert _anchors(own, "ministry", "--node", "ministry") == [final]

@@ -241,3 +241,23 @@ def test_a_payee_without_a_script_is_named_and_the_agent_settles(net: Net, tmp_p
     net.settle(int(cycle))
     net.wait_final(int(cycle))
     assert "leg" not in facts("cycle", "show", "1", *net.as_("p03"))
+
+
+def test_who_refuses_is_named_and_the_cycle_is_recast_without_it(net: Net, tmp_path: Path) -> None:
+    net.submit(tmp_path, "p01", f"r1,p01,p02,BTC,{OWED_SAT}")
+    net.submit(tmp_path, "p03", f"r2,p03,p02,BTC,{OWED_SAT}")
+    ok("affirm", "--all", *net.as_("p02"))
+    cycle = str(facts("cycle", "run", *net.as_("central-bank"))["cycle"])
+    who = refused(1, "settle", "psbt", "refuse", cycle, *net.as_("p02"))
+    assert who["code"] == "NOT_A_PAYER"
+    told = facts("settle", "psbt", "refuse", cycle, *net.as_("p03"))
+    assert (told["state"], told["cause"], told["culprit"]) == ("FAILED", "REFUSED", "p03")
+    shown = facts("cycle", "show", cycle, *net.as_("regulator"))
+    assert (shown["state"], shown["leg"]["culprit"]) == ("FAILED", "p03")
+    fresh = facts("settle", "psbt", "recast", cycle, *net.as_("central-bank"))["cycle"]
+    status = facts("settle", "psbt", "status", str(fresh), *net.as_("p01"))
+    assert status["state"] == "WAITING"
+    assert [one["participant"] for one in status["payers"]] == ["p01"]
+    assert [one["amount_sat"] for one in status["payees"]] == [OWED_SAT]
+    told = facts("settle", "psbt", "refuse", str(fresh), *net.as_("p01"))
+    assert (told["state"], told["culprit"]) == ("FAILED", "p01")

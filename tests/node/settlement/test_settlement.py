@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import bdkpython as bdk
 import pytest
 from btclib.bip32 import BIP32KeyOrigin
 from embit import bip32, script
 
-from clearing import ledger
 from clearing.bitcoin import psbt
 from clearing.bitcoin.next_header import BitcoinNetwork
-from clearing.bitcoin.settlement import Coin, Payee, Payer, make_template
-from clearing.bitcoin.transaction import Outpoint, sha256d
+from clearing.bitcoin.settlement import Payee, Payer, make_template
+from clearing.bitcoin.transaction import sha256d
 from clearing.errors import VerificationError
-from clearing.records.settlement import OFFER_LAYOUT
-from clearing.records.transaction import Transaction
 from clearing.rules.legs import LegCause, LegState
 from clearing.rules.mined import BatchState
 from clearing.types import CycleState, InstructionState
@@ -34,31 +30,17 @@ from node.settlement.coordinator import gather, verify_scripts
 from node.settlement.signer import load_keys, sign
 from node.workers.anchoring.rpc import BitcoinRpc, WrongNetworkError
 from node.workers.chain_watch import ChainWatch, missing_headers
-from node.workers.clerk import Clerk
 from tests.clearing.bitcoin.bitcoin_kit import key, taproot, wpkh
-from tests.clearing.bitcoin_net import Bitcoin, Kind
-from tests.clearing.core_kit import Core
-from tests.ledger_kit import CB, P01, P02, P03, P04, item
+from tests.ledger_kit import P01, P02, P03, P04
+from tests.node.settlement.settlement_kit import (
+    Regtest,
+    Stored,
+    offered,
+    theft_of,
+    told,
+)
 
 SEED = b"\x17" * 32
-COIN_SAT = 50 * 10**8
-
-
-@dataclass
-class Regtest:
-    """The engine's chain and an RPC client for it."""
-
-    chain: Chain
-    rpc: BitcoinRpc
-
-    def coin(self, paid: bytes) -> Coin:
-        """Mine a coin to a script; it can be spent a hundred blocks later."""
-        (block_hash,) = self.chain.mine(1, paid)
-        height = self.chain.kernel.height_of(block_hash)
-        proof = proof_of(self.rpc.block(block_hash), 0)
-        made = proof.transaction.outputs[0]
-        assert height == self.chain.kernel.height
-        return Coin(Outpoint(proof.transaction.txid, 0), made.amount_sat, paid)
 
 
 @pytest.fixture
@@ -158,96 +140,6 @@ def test_fifty_payers_pay_fifty_payees(regtest: Regtest) -> None:
     assert regtest.rpc.output(template.transaction.txid, 49) is not None
 
 
-class Orders:
-    """A ledger in memory as a clerk sees it."""
-
-    def __init__(self, net: Core) -> None:
-        self._net = net
-        self.network_id = net.state.network_id
-
-    @property
-    def registry(self) -> Any:
-        return self._net.state.registry
-
-    async def submit(self, made: Transaction) -> ledger.Outcome:
-        return self._net.one(made)
-
-
-class Stored:
-    """The newest committed rows."""
-
-    def __init__(self, net: Core) -> None:
-        self._net = net
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._net.store, name)
-
-
-@dataclass
-class Told:
-    """A ledger that a watch tells of the engine's chain."""
-
-    net: Core
-    bitcoin: Bitcoin
-    clerk: Clerk
-    watch: ChainWatch
-
-    def round(self) -> int:
-        return asyncio.run(self.watch.round())
-
-
-def told(regtest: Regtest) -> Told:
-    """Let a ledger follow the engine's chain from block 0."""
-    net = Core()
-    bitcoin = Bitcoin(net)
-    signer = net.node_key(CB)
-    clerk = Clerk(_Signer(signer), "central-bank", lambda: Orders(net))
-    watch = ChainWatch(regtest.rpc, clerk, Stored(net), lambda: net.state.registry)
-    return Told(net, bitcoin, clerk, watch)
-
-
-class _Signer:
-    """A message signer over a test key."""
-
-    def __init__(self, secret: Any) -> None:
-        self._secret = secret
-        self.public_key = secret.public_key().public_bytes_raw()
-
-    def sign(self, message: bytes) -> bytes:
-        return bytes(self._secret.sign(message))
-
-
-def offered(regtest: Regtest) -> tuple[Told, bytes]:
-    """Go on to a signed transaction of P01 and P02, paying P03 and P04 a million each."""
-    all_told = told(regtest)
-    net, bitcoin = all_told.net, all_told.bitcoin
-    coins = {actor: regtest.coin(wpkh(name)) for actor, name in ((P01, "p01"), (P02, "p02"))}
-    regtest.chain.mine(100)
-    assert all_told.round() >= 1
-    assert all_told.round() == 0
-    for actor in (P03, P04):
-        bitcoin.ok(bitcoin.script(actor))
-    net.affirmed(P01, P03, item(P01, P03, 1_000_000))
-    net.affirmed(P02, P04, item(P02, P04, 1_000_000))
-    bitcoin.ok(net.run_cycle())
-    for actor, coin in coins.items():
-        bitcoin.ok(bitcoin.coins(actor, 1, coin))
-    bitcoin.ok(bitcoin.give(Kind.OFFER_LEG, CB, OFFER_LAYOUT.encode(cycle=1, fee_rate=2_000)))
-    row = queries_bitcoin.leg(net.store, 1)
-    assert row is not None
-    assert wire_bitcoin.leg_of(1, wire_bitcoin.leg_message(row)) == row
-    template = row.template()
-    assert template.transaction.txid == row.leg.txid == bitcoin.template(1).transaction.txid
-    unsigned = psbt.make_psbt(template)
-    answers = [
-        sign(psbt.read_psbt(unsigned), load_keys(key(name).wif()), 1_000_000, 9_000).b64encode()
-        for name in ("p01", "p02")
-    ]
-    raw = gather(answers, template).raw
-    bitcoin.ok(bitcoin.all_signed(1))
-    return all_told, raw
-
-
 def test_a_cycle_settles_when_the_watch_has_told_of_its_transaction(regtest: Regtest) -> None:
     all_told, raw = offered(regtest)
     assert regtest.rpc.send(raw) == ""
@@ -269,12 +161,7 @@ def test_a_double_spend_at_one_confirmation_is_seen_and_named(regtest: Regtest) 
     regtest.chain.mine(1)
     all_told.round()
     assert all_told.bitcoin.leg(1).state is LegState.MINED
-    (stolen,) = [coin for who, coin in row.template().inputs if who == P02]
-    theft = make_template(
-        [Payer(P02, 10**9, (stolen,), stolen.script)], [Payee(9, 10**9, wpkh("thief"))], 1_000
-    )
-    answer = sign(psbt.read_psbt(psbt.make_psbt(theft)), load_keys(key("p02").wif()), 10**9, 9_000)
-    spent = gather([answer.b64encode()], theft).raw
+    spent = theft_of(P02, "p02", row)
     regtest.chain.branch(before, 2, transactions=[spent])
     all_told.round()
     states = {one.state for one in all_told.net.instructions(1)}

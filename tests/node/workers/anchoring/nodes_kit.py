@@ -22,6 +22,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from node.testnet.processes import free_ports
 from node.workers.anchoring.rpc import BitcoinError, BitcoinRpc, CallRefusedError
 
@@ -151,6 +153,21 @@ class Core(NodeProcess):
         for peer in self.rpc.call("getpeerinfo"):
             self.rpc.call("disconnectnode", "", peer["id"])
         wait_for("no peer is left", lambda: not self.rpc.call("getpeerinfo"))
+
+
+KINDS = [
+    pytest.param(
+        Btcd,
+        marks=pytest.mark.skipif(btcd_path() is None, reason="no btcd: .ci/run builds it"),
+        id="btcd",
+    ),
+    pytest.param(
+        Core,
+        marks=pytest.mark.skipif(shutil.which("bitcoind") is None, reason="no bitcoind"),
+        id="core",
+    ),
+]
+"""Both kinds as parameters of a test."""
 
 
 class _Shim(BaseHTTPRequestHandler):

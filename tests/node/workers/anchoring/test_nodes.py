@@ -5,7 +5,6 @@ btcd is built by .ci/run; Bitcoin Core takes part where bitcoind is on PATH. The
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,29 +25,9 @@ from tests.node.workers.anchoring.anchoring_kit import (
     note_of,
     theft_of,
 )
-from tests.node.workers.anchoring.nodes_kit import (
-    Btcd,
-    Core,
-    NodeProcess,
-    btcd_path,
-    ots_verify,
-    shim,
-)
+from tests.node.workers.anchoring.nodes_kit import KINDS, NodeProcess, ots_verify, shim
 
 pytestmark = pytest.mark.slow
-
-KINDS = [
-    pytest.param(
-        Btcd,
-        marks=pytest.mark.skipif(btcd_path() is None, reason="no btcd: .ci/run builds it"),
-        id="btcd",
-    ),
-    pytest.param(
-        Core,
-        marks=pytest.mark.skipif(shutil.which("bitcoind") is None, reason="no bitcoind"),
-        id="core",
-    ),
-]
 
 SIZE = 9
 NOTE = note_of(SIZE)
