@@ -163,9 +163,7 @@ def _merge(
 
 
 @jit
-def _merge_in_table(
-    debtor: I32, creditor: I32, vertices: int, pair: I32
-) -> tuple[I32, I32]:
+def _merge_in_table(debtor: I32, creditor: I32, vertices: int, pair: I32) -> tuple[I32, I32]:
     """Merge parallel rows in a table of all pairs, where there are no more of them than rows; as `_merge`."""
     rows = debtor.shape[0]
     table = np.zeros((vertices, vertices), np.int32)

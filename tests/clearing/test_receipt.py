@@ -186,6 +186,17 @@ def test_an_opening_of_the_wrong_sort_is_refused(net: Net, opened: Opened) -> No
         verify_receipt(with_record(data, wrong), POLICY)
 
 
+def test_the_opening_of_an_only_item_is_an_items() -> None:
+    """It needs no path, so that nothing else tells it from a payload."""
+    net = Net()
+    assert net.submit(P01, item(P01, P02, 1)) == SUBMISSION
+    data = receipt(net, SUBMISSION, 0)
+    assert verify_receipt(data, POLICY).item is not None
+    wrong = replace(record_of(data), opened=Opened.PAYLOAD)
+    with pytest.raises(VerificationError, match="none of an item"):
+        verify_receipt(with_record(data, wrong), POLICY)
+
+
 @pytest.mark.parametrize("number", [-1, COUNT])
 def test_an_item_that_is_none_cannot_be_opened(net: Net, number: int) -> None:
     with pytest.raises(DecodeError):

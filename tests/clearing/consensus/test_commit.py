@@ -7,9 +7,11 @@ import json
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from clearing.consensus.commit import (
     FLAG_COMMIT,
+    CommitSignature,
     Moment,
     SignedHeader,
     app_hash,
@@ -67,7 +69,7 @@ def with_signatures(signed: SignedHeader, signatures) -> SignedHeader:
     return replace(signed, commit=replace(signed.commit, signatures=tuple(signatures)))
 
 
-def test_two_thirds_are_not_enough_and_three_of_four_are() -> None:
+def test_half_is_not_enough_and_three_of_four_are() -> None:
     full = next(s for s in BLOCKS if all(g.flag == FLAG_COMMIT for g in s.commit.signatures))
     signatures = full.commit.signatures
     absent = replace(signatures[0], flag=1, signature=b"")
@@ -76,6 +78,36 @@ def test_two_thirds_are_not_enough_and_three_of_four_are() -> None:
         verify_signed_header(with_signatures(full, signatures[:2]), CHAIN)
     with pytest.raises(VerificationError, match="signed twice"):
         verify_signed_header(with_signatures(full, (*signatures[:2], signatures[0])), CHAIN)
+
+
+def signed_by_two_of_three(powers: tuple[int, ...], heights_on: int = 0) -> SignedHeader:
+    """Return a header of an own set, and the first two's commit over it, of a height so far on."""
+    keys = [Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32) for number in range(3)]
+    validators = tuple(
+        ValidatorKey(key.public_key().public_bytes_raw(), power)
+        for key, power in zip(keys, powers, strict=True)
+    )
+    header = replace(BLOCKS[0].header, validators_hash=validators_hash(validators))
+    block_id = replace(BLOCKS[0].commit.block_id, hash=header.hash)
+    commit = replace(BLOCKS[0].commit, block_id=block_id, height=header.height + heights_on)
+    votes = tuple(
+        CommitSignature(
+            FLAG_COMMIT,
+            validator.address,
+            header.time,
+            key.sign(commit.signed_bytes(CHAIN, header.time)),
+        )
+        for key, validator in zip(keys[:2], validators, strict=False)
+    )
+    return SignedHeader(header, replace(commit, signatures=votes), validators)
+
+
+def test_exactly_two_thirds_are_not_enough() -> None:
+    assert verify_signed_header(signed_by_two_of_three((4, 3, 3)), CHAIN) == 7
+    with pytest.raises(VerificationError, match="6 of 9"):
+        verify_signed_header(signed_by_two_of_three((3, 3, 3)), CHAIN)
+    with pytest.raises(VerificationError, match="not over the header"):
+        verify_signed_header(signed_by_two_of_three((4, 3, 3), heights_on=1), CHAIN)
 
 
 def test_a_vote_of_another_time_round_or_block_does_not_verify() -> None:

@@ -110,6 +110,21 @@ def test_what_unsettled_cycles_take_is_not_there_again() -> None:
     assert states(net, second) == [L]
 
 
+def test_a_cap_holds_over_all_unsettled_cycles_together() -> None:
+    net = gridlocked()
+    net.enact(Action(ActionKind.SET_CAP, Cap(P01, BTC, 100)))
+    net.pledge(P01, 1_000)
+    affirmed(net, P01, item(P01, P02, 70))
+    net.run_cycle()
+    second = affirmed(net, P01, item(P01, P02, 40))
+    net.run_cycle()
+    assert states(net, second) == [A]
+    assert unsettled(net, 2, BTC, second) == (UnsettledItem(0, Reason.CAP, P01, 10),)
+    net.settle(1)
+    net.run_cycle()
+    assert states(net, second) == [L]
+
+
 def test_what_a_cycle_is_to_bring_is_no_money_yet() -> None:
     net = gridlocked()
     net.pledge(P02, 50)

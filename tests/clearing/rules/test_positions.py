@@ -268,3 +268,20 @@ def test_a_tree_is_not_changed_by_computing_a_change() -> None:
     tree.change(9, 4, {(2, 1): bytes(32), (8, 3): bytes(31) + b"\1"})
     assert (tree.root, tree.proof(2, 1), tree.proof(1, 0)) == before
     assert (tree.participants, tree.assets) == (7, 3)
+
+
+def test_a_position_under_anothers_place_is_refused() -> None:
+    """Even where a tree holds it there: whose it is stands in the position, and both must agree."""
+    strange = Position(1, 0, payable=5)
+    tree = PositionTree(2, 1)
+    tree.advance(tree.change(2, 1, {(0, 0): _leaf(strange)}))
+    with pytest.raises(VerificationError, match="another one"):
+        verify_position(
+            strange,
+            0,
+            0,
+            participants=2,
+            assets=1,
+            path=tree.proof(0, 0),
+            state_root=tree.root,
+        )
