@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from clearing.rules.registry import NO_KEY, Action, ActionKind, Participant
 from clearing.types import LicenceStatus
@@ -299,11 +300,20 @@ def _make_identities(
     network: LocalNetwork, authority: Authority, validity: Validity, done: Callable[[str], None]
 ) -> list[Participant]:
     """Make every party's identity, several at a time since each waits for the disk; returns them in order."""
+    shared: dict[str, Any] = {
+        "endpoints": _endpoints(network),
+        "policy": read_text(network.policy_path).encode(),
+        "authority": authority,
+        "validity": validity,
+    }
+
+    def make(numbered: tuple[int, Party]) -> Participant:
+        number, party = numbered
+        path = network.identity_path(party.name)
+        return make_identity(path, party, number, **shared)
+
     with ThreadPoolExecutor(_DISK_THREADS) as pool:
-        made = pool.map(
-            lambda numbered: _make_identity(network, numbered[1], numbered[0], authority, validity),
-            enumerate(network.parties, 1),
-        )
+        made = pool.map(make, enumerate(network.parties, 1))
         registered = []
         for participant in made:
             registered.append(participant)
@@ -311,19 +321,28 @@ def _make_identities(
     return registered
 
 
-def _make_identity(
-    network: LocalNetwork, party: Party, number: int, authority: Authority, validity: Validity
+def make_identity(
+    path: Path,
+    party: Party,
+    number: int,
+    *,
+    endpoints: tuple[str, ...],
+    policy: bytes,
+    authority: Authority,
+    validity: Validity,
 ) -> Participant:
-    """Make a party's identity directory and return its entry for the register."""
-    path = network.identity_path(party.name)
+    """Make a party's identity directory at `path` and return its entry for the register.
+
+    number: of its licence. endpoints: nodes that it asks. policy: the network's, which it trusts.
+    """
     make_private_directory(path)
     key_file = create_key_file(path / KEY_FILE_NAME)
-    create_file(path / POLICY_NAME, read_text(network.policy_path).encode(), PUBLIC_MODE)
+    create_file(path / POLICY_NAME, policy, PUBLIC_MODE)
     profile = Profile(
         network=NETWORK_NAME,
         name=party.name,
         lei=party.lei,
-        endpoints=_endpoints(network),
+        endpoints=endpoints,
         key_file_path=key_file.path,
         policy_path=path / POLICY_NAME,
     )

@@ -6,26 +6,23 @@ Everything is real: keys and certificates, mutual TLS, LMDB, and the consensus e
 from __future__ import annotations
 
 import os
-import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from clearing.identifiers import make_lei
 from clearing.log.policy import Group, Log, Policy, Witness
-from clearing.rules.registry import Action, ActionKind, Participant
-from clearing.types import LicenceStatus, Role
+from clearing.rules.registry import Action, ActionKind
+from clearing.types import Role
 from node.client import Client
 from node.config import ReplicaRole
 from node.files import PUBLIC_MODE, create_file, make_private_directory
-from node.keys import create_key_file
 from node.pki import Authority, Validity
-from node.profile import IdentityDirectory, Profile
+from node.profile import IdentityDirectory
 from node.provision import (
     ENGINE_NAME,
-    KEY_FILE_NAME,
     POLICY_NAME,
     NodePlace,
     OperatorAddress,
@@ -34,6 +31,7 @@ from node.provision import (
     write_operators_genesis,
 )
 from node.sequencer.cometbft import binary
+from node.testnet.make import make_identity
 from node.testnet.plan import ASSETS, AUTHORITIES, NETWORK_NAME, Party, numbered_parties
 from node.testnet.processes import NodeProcess, free_ports
 
@@ -130,10 +128,19 @@ def make_operators(path: Path) -> OperatorsNetwork:
     policy = Policy(logs, cosigners, (Group("operators", 3, operators),), "operators").encode()
     for directory in (path, *(network.node_path(name) for name in names)):
         create_file(directory / POLICY_NAME, policy, PUBLIC_MODE)
+    shared = {
+        "endpoints": tuple(f"127.0.0.1:{network.ports[name]}" for name in NAMES),
+        "policy": policy,
+        "authority": authority,
+        "validity": validity,
+    }
     registered = []
     for number, party in enumerate(parties):
+        directory = network.path / "identities" / party.name
+        made = make_identity(directory, party, number, **shared)
+        own = keys.get(party.name)
         registered.append(
-            _identity(network, party, number, authority, validity, keys.get(party.name))
+            replace(made, node_key=own.instruction) if own and own.instruction else made
         )
     numbers = {party.name: number for number, party in enumerate(parties)}
     actions = [
@@ -154,29 +161,3 @@ def make_operators(path: Path) -> OperatorsNetwork:
     directories = [network.node_path(name) for name in operators]
     network.network_id = write_operators_genesis(directories, time.time_ns() // 10**6, actions)
     return network
-
-
-def _identity(network, party, number, authority, validity, keys) -> Participant:
-    path = network.path / "identities" / party.name
-    make_private_directory(path)
-    key_file = create_key_file(path / KEY_FILE_NAME)
-    shutil.copy(network.path / POLICY_NAME, path / POLICY_NAME)
-    profile = Profile(
-        network=NETWORK_NAME,
-        name=party.name,
-        lei=party.lei,
-        endpoints=tuple(f"127.0.0.1:{network.ports[name]}" for name in NAMES),
-        key_file_path=key_file.path,
-        policy_path=path / POLICY_NAME,
-    )
-    _, key = IdentityDirectory.create(path, profile, authority, validity)
-    return Participant(
-        name=party.name,
-        lei=party.lei,
-        role=party.role,
-        status=LicenceStatus.ACTIVE,
-        public_key=key.public_key,
-        licence_no=f"TEST-{number:04d}",
-        licence_expiry_ms=0,
-        node_key=(keys.instruction if keys and keys.instruction else bytes(32)),
-    )
