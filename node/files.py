@@ -185,6 +185,10 @@ def _read(path: Path, *, private: bool) -> bytes:
         raise SetupError(
             f"cannot read {path}: {error.strerror}; check the path and its rights"
         ) from error
+    return _small(path, data)
+
+
+def _small(path: Path, data: bytes) -> bytes:
     if len(data) > SMALL_FILE_BYTES_MAX:
         raise SetupError(
             f"{path} is larger than {SMALL_FILE_BYTES_MAX} bytes: it is not the file meant here"
@@ -215,6 +219,15 @@ def read_public(path: Path) -> bytes:
     Raises: SetupError: missing, unreadable, no file, or too large.
     """
     return _read(path, private=False)
+
+
+def read_given(path: Path) -> bytes:
+    """Return the bytes of a small file or pipe that a user names on the command line.
+
+    Raises: SetupError: more than SMALL_FILE_BYTES_MAX bytes, such as of /dev/zero; OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return _small(path, file.read(SMALL_FILE_BYTES_MAX + 1))
 
 
 def read_text(path: Path) -> str:

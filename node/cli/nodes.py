@@ -28,7 +28,7 @@ from node.cli.render import cells, print_json, stdout, table
 from node.cli.session import Access, with_access
 from node.config import CONFIG_NAME, NodeConfig, ReplicaRole, load_config
 from node.errors import SetupError
-from node.files import PUBLIC_MODE, create_file, read_text
+from node.files import PUBLIC_MODE, create_file, read_given, read_text
 from node.keys import Passphrase
 from node.pki import Authority, Validity
 from node.provision import DATA_NAME, POLICY_NAME, NodeKeys, NodePlace, make_node, write_genesis
@@ -115,7 +115,7 @@ def init(
     """
     _check_genesis(role, genesis)
     passphrase = ask_passphrase("the new keys", confirm=True) if by_passphrase else None
-    trusted = Policy.parse(policy.read_bytes()) if policy else None
+    trusted = Policy.parse(read_given(policy)) if policy else None
     actions = parse_actions(read_text(genesis), Registry()) if genesis else []
     issuer = _authority(authority, network, days)
     dialled = (leader_endpoint, leader_name, tuple(operator or ()))

@@ -27,7 +27,7 @@ from node.cli.consensus import commit_facts
 from node.cli.errors import EXIT_CHECK_FAILED, WrongUseError
 from node.cli.options import AsJson
 from node.cli.render import cells, print_json, stdout, table, utc
-from node.files import read_text
+from node.files import read_given, read_text
 
 if TYPE_CHECKING:
     from clearing.anchored_receipt import VerifiedAnchoredReceipt
@@ -154,11 +154,11 @@ def read_trust(policy: Path | None, vkey: str | None) -> Policy:
         )
     try:
         if policy is not None:
-            return Policy.parse(policy.read_bytes())
+            return Policy.parse(read_given(policy))
         text = vkey or ""
         path = Path(text)
         if "+" not in text or (len(text) < 200 and path.is_file()):
-            text = path.read_text("utf-8").strip()
+            text = read_given(path).decode().strip()
         return Policy.of_log(VerifierKey.parse(text))
     except (DecodeError, UnicodeDecodeError) as error:
         raise WrongUseError(

@@ -18,6 +18,7 @@ from node.files import (
     SMALL_FILE_BYTES_MAX,
     create_file,
     make_private_directory,
+    read_given,
     read_private,
     read_private_text,
     read_public,
@@ -247,3 +248,14 @@ def test_private_text_must_be_utf8_and_is_not_shown(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="not UTF-8") as caught:
         read_private_text(path)
     assert "secret" not in str(caught.value)
+
+
+def test_what_a_user_names_may_be_a_pipe_and_has_an_end(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_bytes, args=(b"policy",))
+    writer.start()
+    assert read_given(path) == b"policy"
+    writer.join()
+    with pytest.raises(SetupError, match="larger"):
+        read_given(Path("/dev/zero"))
