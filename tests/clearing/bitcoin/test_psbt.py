@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import base64
+import json
+from pathlib import Path
 
 import pytest
+from btclib.ecc import ssa
+from btclib.exceptions import BTClibException
 from btclib.psbt import Psbt
 from btclib.tx import Tx, TxOut
 from embit import ec
@@ -17,6 +20,9 @@ from node.settlement.signer import load_keys, sign
 from tests.clearing.bitcoin.bitcoin_kit import VECTORS, key, leg
 
 FEE = 10_000
+PSBT_VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "bitcoin_psbt.json").read_text())
+WITHOUT_INPUTS = 5
+"""The valid vector whose transaction has no input."""
 
 
 def signed(template: Template, payers, *who: int, version: int = 0) -> list[str]:
@@ -52,10 +58,25 @@ def test_who_has_not_signed_is_known_and_nothing_is_final_without_it() -> None:
         psbt.finalise(whole, template)
 
 
-@pytest.mark.parametrize("case", VECTORS["psbt_invalid"], ids=lambda case: case["case"])
-def test_invalid_psbts_of_bip_174_are_refused(case) -> None:
+@pytest.mark.parametrize("case", range(len(PSBT_VECTORS["invalid"])))
+def test_invalid_psbts_of_bip_174_and_371_are_refused(case: int) -> None:
     with pytest.raises(DecodeError):
-        psbt.read_psbt(case["base64"])
+        psbt.read_psbt(PSBT_VECTORS["invalid"][case])
+
+
+@pytest.mark.parametrize("case", range(len(PSBT_VECTORS["valid"])))
+def test_valid_psbts_of_bip_174_and_371_are_read(case: int) -> None:
+    text = PSBT_VECTORS["valid"][case]
+    if case == WITHOUT_INPUTS:
+        # Its transaction reads as one with a witness marker; no leg is without inputs.
+        with pytest.raises(DecodeError):
+            psbt.read_psbt(text)
+        return
+    found = psbt.read_psbt(text)
+    again = found.b64encode()
+    # One of them writes the version 0 that is left out otherwise.
+    assert again == text or len(again) < len(text)
+    assert psbt.read_psbt(again).tx == found.tx
 
 
 def test_what_is_not_base64_or_too_long_is_refused() -> None:
@@ -135,10 +156,18 @@ def test_a_payer_signs_only_what_it_owes_and_its_fee() -> None:
         sign(psbt.read_psbt(unsigned), load_keys(key("stranger").wif()), owes, fee)
 
 
-def test_signatures_of_schnorr_are_those_of_bip_340() -> None:
-    vector = VECTORS["schnorr"]
-    made = ec.PrivateKey(bytes.fromhex(vector["secret_key"]))
-    assert made.get_public_key().xonly().hex().upper() == vector["public_key"]
-    signature = ec.SchnorrSig.parse(bytes.fromhex(vector["signature"]))
-    assert made.get_public_key().schnorr_verify(signature, bytes.fromhex(vector["message"]))
-    assert base64.b64encode(signature.serialize())
+@pytest.mark.parametrize("vector", VECTORS["schnorr"], ids=lambda one: one["comment"][:40])
+def test_signatures_of_schnorr_are_those_of_bip_340(vector) -> None:
+    public, message, raw = (
+        bytes.fromhex(vector[name]) for name in ("public_key", "message", "signature")
+    )
+    if vector["secret_key"]:
+        made = ec.PrivateKey(bytes.fromhex(vector["secret_key"]))
+        assert made.get_public_key().xonly() == public
+    # The library by which a replica judges, which says the same of every vector as the BIP.
+    try:
+        ssa.assert_as_valid_(message, public, ssa.Sig.parse(raw))
+    except (BTClibException, ValueError):
+        assert not vector["valid"]
+    else:
+        assert vector["valid"]
