@@ -314,8 +314,10 @@ def recast(draft: Draft, instruction: Instruction, values: dict[str, Any]) -> Ou
     leg, code = _leg(draft, number, LegState.FAILED)
     if leg is None:
         return refused(code)
-    cycle = draft.cycle(number)
-    is_failed = cycle is not None and cycle.state is CycleState.FAILED
-    if not is_failed or leg.culprit == NOBODY:
+    cycle, last = draft.cycle(number), draft.cycle(draft.last_cycle)
+    if cycle is None or cycle.state is not CycleState.FAILED or leg.culprit == NOBODY:
+        return refused(RejectCode.LEG_STATE)
+    # An old failure is no licence to leave somebody out for ever: what it returned has been netted since.
+    if last is None or last.netted_index > cycle.ended_index:
         return refused(RejectCode.LEG_STATE)
     return net_without(draft, instruction, frozenset((leg.culprit,)))

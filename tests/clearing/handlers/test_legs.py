@@ -125,6 +125,27 @@ def test_a_payer_that_refuses_is_named_and_the_cycle_is_recast_without_it() -> N
     assert net.states(net_submission(net, P02)) == [ObligationState.AFFIRMED]
 
 
+def test_a_cycle_is_recast_once_and_before_another_is_netted() -> None:
+    """Else one failure would let its culprit be left out of any cycle, for ever."""
+    net, bitcoin = offered()
+    bitcoin.ok(bitcoin.refuse(P02, 1))
+    net.affirmed(P03, P01, item(P03, P01, MS, ETH))
+    bitcoin.ok(bitcoin.recast(1))
+    net.affirmed(P02, P01, item(P02, P01, MS, ETH))
+    assert bitcoin.recast(1).code is R.LEG_STATE
+    net, bitcoin = offered()
+    # A cycle that was begun before the failure took nothing of what it returned.
+    net.affirmed(P03, P01, item(P03, P01, MS, ETH))
+    bitcoin.ok(net.run_cycle())
+    bitcoin.ok(bitcoin.refuse(P02, 1))
+    bitcoin.ok(bitcoin.recast(1))
+    net, bitcoin = offered()
+    bitcoin.ok(bitcoin.refuse(P02, 1))
+    bitcoin.ok(net.run_cycle())
+    net.affirmed(P03, P01, item(P03, P01, MS, ETH))
+    assert bitcoin.recast(1).code is R.LEG_STATE
+
+
 def net_submission(net: Core, submitter: int) -> int:
     """Return the log index of a participant's submission."""
     for key, row in net.store.scan(Table.SUBMISSIONS):
