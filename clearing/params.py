@@ -25,7 +25,7 @@ PAYLOAD_BYTES_MAX = 32_768
 """Greatest payload of one instruction."""
 
 SOLUTION_BYTES_MAX = 4 << 20
-"""Greatest payload of a set-off solution: 131,000 pairs that discharge something, within one message of replication."""
+"""Greatest payload of a set-off solution, within one message of replication; a pair takes one to three bytes, mostly."""
 
 RANGES_PER_INSTRUCTION_MAX = 4_000
 """Greatest number of item ranges one instruction names: 8 bytes each, within PAYLOAD_BYTES_MAX."""

@@ -15,7 +15,7 @@ from clearing.handlers import solutions
 from clearing.identifiers import make_lei
 from clearing.memory import MemoryStore
 from clearing.netting.engine import Engine
-from clearing.netting.pairs import pair_totals
+from clearing.netting.pairs import pair_totals, stated
 from clearing.netting.setoff import set_off
 from clearing.params import Parameters
 from clearing.records import instruction as ins
@@ -190,7 +190,8 @@ class Net:
             engine=Engine.PORTABLE,
         )
         pairs = pair_totals(problem.columns, found.discharged_lo, found.discharged_hi)
-        return Solution.of(problem.cycle, problem.asset, pairs, found.potentials)
+        told = stated(problem.columns, pairs)
+        return Solution.of(problem.cycle, problem.asset, told, found.potentials)
 
     def proposal_of(
         self, solution: Solution, actor: int = CB, key: Ed25519PrivateKey | None = None

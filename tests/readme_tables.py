@@ -55,8 +55,6 @@ def layouts() -> str:
         instruction.LIQUIDITY_LAYOUT,
         instruction.APPROVAL_LAYOUT,
         solution.LAYOUT,
-        solution.PAIR_LAYOUT,
-        solution.POTENTIAL_LAYOUT,
         leaves.GenesisLeaf.LAYOUT,
         leaves.CycleCutOffLeaf.LAYOUT,
         leaves.CycleNettedLeaf.LAYOUT,

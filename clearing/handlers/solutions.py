@@ -80,14 +80,15 @@ def solve(draft: Draft, instruction: Instruction, solution: Solution) -> Outcome
     problem = _problem(draft, number, taken)
     try:
         potentials = solution.all_potentials(len(draft.registry.participants))
-        lo, hi = spread_pairs(problem.columns, solution.pairs)
+        engine = engine_for(problem.columns)
+        lo, hi = spread_pairs(problem.columns, solution.pairs, engine=engine)
         gap = certificate.verify(
             problem.columns,
             lo,
             hi if problem.columns.hi is not None else None,
             potentials,
             problem.liquidity,
-            engine=engine_for(problem.columns),
+            engine=engine,
         )
     # Nobody may lose more than it owes, or pay more than it may.
     except (DecodeError, VerificationError):

@@ -159,7 +159,7 @@ def _pour(
         for arc in range(tail.shape[0]):
             have, need = left[tail[arc]], -left[head[arc]]
             if (have > 0) & (need > 0):
-                flow = min(min(have, need), capacity[arc])
+                flow = min(have, need, capacity[arc])
                 poured[arc] = flow
                 left[tail[arc]] -= flow
                 left[head[arc]] += flow

@@ -16,6 +16,7 @@ from clearing.netting.bypass import bypass
 from clearing.netting.columns import AssetColumns, Tier, group_by_asset
 from clearing.netting.gridlock import gridlock, unsettled
 from clearing.netting.limits import Limits
+from clearing.netting.pairs import pair_totals, spread_pairs
 from clearing.netting.positions import net_positions
 from clearing.netting.setoff import Route, set_off
 from clearing.netting.transfers import pairwise
@@ -51,6 +52,7 @@ def warm() -> None:
             unsettled(columns, limits, gridlock(columns, limits))
             bilateral(columns, PARTICIPANTS)  # in a table
             bilateral(columns, columns.rows)  # by sorting
+            spread_pairs(columns, pair_totals(columns, columns.lo, columns.hi))
             for route in (Route.PUSH, Route.SIMPLEX):  # merged in a table
                 set_off(columns, PARTICIPANTS, limits.liquidity, route=route)
 

@@ -18,7 +18,7 @@ import structlog
 from clearing.errors import DecodeError, RejectCode
 from clearing.handlers.cutoff import engine_for
 from clearing.handlers.solutions import Problem
-from clearing.netting.pairs import pair_totals
+from clearing.netting.pairs import pair_totals, stated
 from clearing.netting.setoff import set_off
 from clearing.records.instruction import InstructionKind
 from clearing.records.solution import Solution
@@ -39,7 +39,8 @@ def solved(problem: Problem, participants: int) -> Solution:
         problem.columns, participants, problem.liquidity, engine=engine_for(problem.columns)
     )
     pairs = pair_totals(problem.columns, found.discharged_lo, found.discharged_hi)
-    return Solution.of(problem.cycle, problem.asset, pairs, found.potentials)
+    told = stated(problem.columns, pairs)
+    return Solution.of(problem.cycle, problem.asset, told, found.potentials)
 
 
 class Proposer:

@@ -50,9 +50,14 @@ def solution_with_pairs_out_of_order(net: Core) -> Transaction:
     return saying(awaiting(net), (P02, P01, 4), (P01, P02, 4))
 
 
-@case(R.MALFORMED)
-def solution_with_a_pair_that_loses_nothing(net: Core) -> Transaction:
+@case(R.SOLUTION_INVALID)
+def a_pair_that_loses_all_that_it_owes_for_nothing(net: Core) -> Transaction:
     return saying(awaiting(net), (P01, P02, 0))
+
+
+@case(R.SOLUTION_INVALID)
+def a_pair_that_owes_nothing_loses_all_of_it(net: Core) -> Transaction:
+    return saying(awaiting(net), (P01, P02, 4), (P01, P03, 0), (P02, P01, 4))
 
 
 @case(R.BAD_SIGNATURE)

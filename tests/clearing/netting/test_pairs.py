@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 from clearing.errors import VerificationError
 from clearing.netting import wide
-from clearing.netting.pairs import PairTotals, pair_totals, spread_pairs
+from clearing.netting.engine import HAS_NUMBA, Engine
+from clearing.netting.pairs import PairTotals, pair_totals, spread_pairs, stated
 from tests.clearing.netting.netting_kit import EDGES, Row, columns_of
 
+ENGINES = [Engine.PORTABLE, *([Engine.COMPILED] if HAS_NUMBA else [])]
 ROWS = st.lists(
     st.builds(
         lambda debtor, step, amount, priority: Row(debtor, (debtor + step) % 4, amount, priority),
@@ -44,7 +46,15 @@ def test_a_pair_s_obligations_lose_in_queue_order_and_sum_back(
         owed[pair] = owed.get(pair, 0) + row.amount
     losses = {pair: data.draw(st.integers(0, total)) for pair, total in sorted(owed.items())}
     columns = columns_of(rows)
-    lo, hi = spread_pairs(columns, told(losses))
+    engine = data.draw(st.sampled_from(ENGINES))
+    lo, hi = spread_pairs(columns, told(losses), engine=engine)
+    short = stated(columns, told(losses))
+    whole = [pair for pair in sorted(losses) if losses[pair]]
+    assert [not any(limbs) for limbs in short.amount.tolist()] == [
+        losses[one] == owed[one] for one in whole
+    ]
+    for column, first in zip(spread_pairs(columns, short, engine=engine), (lo, hi), strict=True):
+        assert np.array_equal(column, first)
     left, naive = dict(losses), [0] * len(rows)
     for at in sorted(range(len(rows)), key=lambda at: (-rows[at].priority, at)):
         pair = (rows[at].debtor, rows[at].creditor)
@@ -56,20 +66,24 @@ def test_a_pair_s_obligations_lose_in_queue_order_and_sum_back(
     assert wide.to_ints(back.amount) == wide.to_ints(first.amount)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("amount", [1, 1 << 64, (1 << 128) - 1])
-def test_no_pair_loses_more_than_it_owes(amount: int) -> None:
+def test_no_pair_loses_more_than_it_owes(amount: int, engine: Engine) -> None:
     columns = columns_of([Row(0, 1, amount), Row(0, 1, amount)])
-    lo, hi = spread_pairs(columns, told({(0, 1): 2 * amount}))
+    lo, hi = spread_pairs(columns, told({(0, 1): 2 * amount}), engine=engine)
     assert wide.join_amounts(lo, hi) == [amount, amount]
     for more in (2 * amount + 1, (1 << 191) - 1):
         with pytest.raises(VerificationError, match="more than it owes"):
-            spread_pairs(columns, told({(0, 1): more}))
+            spread_pairs(columns, told({(0, 1): more}), engine=engine)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("pair", [(0, 0), (0, 2), (1, 0), (2**32 - 1, 2**32 - 1)])
-def test_a_pair_that_owes_nothing_has_nothing_to_lose(pair: tuple[int, int]) -> None:
+def test_a_pair_that_owes_nothing_has_nothing_to_lose(
+    pair: tuple[int, int], engine: Engine
+) -> None:
     with pytest.raises(VerificationError, match="owes nothing"):
-        spread_pairs(columns_of([Row(0, 1, 5)]), told({pair: 1}))
+        spread_pairs(columns_of([Row(0, 1, 5)]), told({pair: 1}), engine=engine)
 
 
 def test_saying_nothing_discharges_nothing() -> None:
