@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 from clearing.bitcoin.next_header import (
     HEADER_BYTES,
+    HEIGHT_MAX,
     MEDIAN_BLOCKS,
     RETARGET_BLOCKS,
     BitcoinNetwork,
@@ -37,9 +38,6 @@ from clearing.bitcoin.next_header import (
     work_of_bits,
 )
 from clearing.bitcoin.transaction import sha256d, shown
-
-HEIGHT_MAX = (1 << 31) - 1
-"""Bitcoin counts heights in 31 bits."""
 
 _GENESIS_SHOWN = {
     BitcoinNetwork.MAIN: "000000000019d6689c085ae165831e934ff763ae46a2a6c172b3f1b60a8ce26f",

@@ -29,6 +29,9 @@ HEADER_BYTES = 80
 RETARGET_BLOCKS = 2016
 MEDIAN_BLOCKS = 11
 
+HEIGHT_MAX = (1 << 31) - 1
+"""Bitcoin counts heights in 31 bits."""
+
 TIME_WARP_S = 600
 """How far a period's first block may lie before its parent. Source: BIP 94."""
 

@@ -21,7 +21,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from clearing.bitcoin.headers import HEIGHT_MAX, HeaderChain
+from clearing.bitcoin.headers import HeaderChain
+from clearing.bitcoin.next_header import HEIGHT_MAX
 from clearing.bitcoin.transaction import BRANCH_HASHES_MAX, TransactionProof
 from clearing.errors import DecodeError, VerificationError
 

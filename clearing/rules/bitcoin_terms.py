@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Self
 
 from clearing.bitcoin.next_header import (
     HEADER_BYTES,
+    HEIGHT_MAX,
     BitcoinNetwork,
     is_pinnable,
     verify_work,
@@ -28,7 +29,6 @@ from clearing.errors import DecodeError, RejectCode, VerificationError
 MILLION = 1_000_000
 DEPTH_MAX = 1_000
 SIGNING_MS_MAX = 30 * 86_400_000
-HEIGHT_MAX = (1 << 31) - 1
 MINERS_MAX = 10_000
 PAYOUTS_MAX = 20_000
 

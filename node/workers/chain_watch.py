@@ -15,8 +15,7 @@ from collections.abc import Callable, Iterator
 
 import structlog
 
-from clearing.bitcoin.headers import HEIGHT_MAX
-from clearing.bitcoin.next_header import header_hash
+from clearing.bitcoin.next_header import HEIGHT_MAX, header_hash
 from clearing.bitcoin.transaction import Outpoint
 from clearing.errors import ClearingError, InvariantViolation, RejectCode
 from clearing.handlers import chain

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from clearing import ledger
+from clearing.bitcoin.next_header import HEIGHT_MAX
 from clearing.bitcoin.settlement import FEE_RATE_MIN
 from clearing.bitcoin.transaction import MONEY_SAT_MAX, Outpoint, Output
 from clearing.errors import RejectCode as R
@@ -14,7 +15,7 @@ from clearing.memory import MemoryStore
 from clearing.params import Parameters
 from clearing.records.instruction import REFERENCE_LAYOUT
 from clearing.rows import Table
-from clearing.rules.bitcoin_terms import HEIGHT_MAX, SIGNING_MS_MAX
+from clearing.rules.bitcoin_terms import SIGNING_MS_MAX
 from clearing.rules.legs import NOBODY, LegCause, LegState, why_by_agent
 from clearing.rules.registry import Action, ActionKind
 from clearing.state import State

@@ -193,4 +193,4 @@ def test_a_node_gets_its_wallet_afterwards(own: Net, tmp_path: Path) -> None:
     assert (again["made"], again["address"]) == (False, made["address"])
     follower = own.layout.node_path("p01")
     told = ("anchor", "init", "--config", follower, "--bitcoin-node", chain.url)
-    assert "leader or one operator" in refused(2, *told, *cookie, "--network", "regtest")["message"]
+    assert "leader or an operator" in refused(2, *told, *cookie, "--network", "regtest")["message"]
