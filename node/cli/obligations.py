@@ -113,13 +113,18 @@ def _send(client: Client, read: ObligationFile) -> list[Recorded]:
                 if recorded:
                     notice(_recorded_before(recorded))
                 raise told(error) from error
+            except KeyboardInterrupt:
+                before = _recorded_before(recorded) if recorded else "nothing was acknowledged yet"
+                notice(f"{before}; `clearing resume` settles what was on its way")
+                raise
             bar.advance(bar.task_ids[0], len(rows))
     return recorded
 
 
 def _recorded_before(recorded: Sequence[Recorded]) -> str:
     indexes = ", ".join(str(one.index) for one in recorded)
-    return f"recorded before that, {sum(one.items for one in recorded)} rows: submission {indexes}"
+    rows = counted(sum(one.items for one in recorded), "row")
+    return f"recorded before that, {rows}: submission {indexes}"
 
 
 def _refused_lines(

@@ -12,13 +12,14 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, Any
 
 import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from node.cli import main
+from node.cli import main, obligations
 from node.cli.call import services
 from node.cli.errors import WrongUseError
 from node.cli.main import EXIT_READER_GONE
@@ -161,3 +162,29 @@ def test_call_knows_every_rpc_of_the_wire() -> None:
     }
     known = {f"{service.full_name}/{one.name}" for service in services() for one in service.methods}
     assert known == described
+
+
+def test_an_interrupted_submission_says_what_is_recorded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Rows:
+        def __len__(self) -> int:
+            return 3
+
+        def records(self, rows: range) -> list[int]:
+            return list(rows)
+
+    class Interrupted:
+        def submit(self, rows: list[int]) -> list[SimpleNamespace]:
+            if rows == [1]:
+                raise KeyboardInterrupt
+            return [SimpleNamespace(index=17, items=1)]
+
+    monkeypatch.setattr(obligations, "ITEMS_PER_SUBMISSION_MAX", 1)
+    client: Any = Interrupted()
+    rows: Any = Rows()
+    with pytest.raises(KeyboardInterrupt):
+        obligations._send(client, rows)
+    said = capsys.readouterr().err
+    assert "1 row: submission 17" in said
+    assert "clearing resume" in said
