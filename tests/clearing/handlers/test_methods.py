@@ -226,6 +226,20 @@ def test_what_is_left_of_an_obligation_is_netted_in_a_later_cycle() -> None:
     assert (net.position(P02).payable, net.position(P02).paid) == (0, 1)
 
 
+def test_what_is_left_is_told_in_both_halves_of_an_amount() -> None:
+    """A discharge of 2^64 units is none in the low half."""
+    net = Core()
+    net.set_node_key()
+    net.set_method(BTC, NettingMethod.SETOFF)
+    index = affirmed(net, P01, item(P01, P02, 3 << 64), item(P02, P01, 1 << 64))
+    net.run_cycle()
+    assert net.solve().code is RejectCode.OK
+    assert states(net, index) == [PD, S]
+    left = net.state.open[index].states.remainders
+    assert (left.items.tolist(), left.lo.tolist(), left.hi.tolist()) == ([0], [0], [2])
+    assert (net.position(P01).payable, net.position(P02).payable) == (2 << 64, 0)
+
+
 def test_a_remainder_survives_a_failed_cycle_and_a_restart() -> None:
     net, _, second = awaiting()
     net.solve()

@@ -99,6 +99,17 @@ def test_a_rotated_key_changes_at_once_and_two_do_not() -> None:
     assert next_set(one, two) == two
 
 
+def test_a_third_of_the_power_may_change_at_once_and_no_more() -> None:
+    six = equal(*range(6))
+    rotated = [with_validator(six, validator(0, key=1))]
+    for number in (1, 2):
+        rotated.append(with_validator(rotated[-1], validator(number, key=1)))
+    assert next_set(six, rotated[1]) == rotated[1]
+    assert next_set(six, rotated[2]) == rotated[1]
+    assert refusal(six, rotated[1]) is RejectCode.OK
+    assert refusal(six, rotated[2]) is RejectCode.VALIDATORS_CHANGE_TOO_GREAT
+
+
 def test_changed_power_counts_a_rotated_key_once() -> None:
     four = equal(1, 2, 3, 4)
     assert changed_power(four, with_validator(four, validator(1, 12))) == 2
