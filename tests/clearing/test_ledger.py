@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clearing import ledger
-from clearing.errors import DecodeError, InvariantViolation, RejectCode
+from clearing.errors import DecodeError, InvariantViolation, RejectCode, VerificationError
 from clearing.log import merkle
 from clearing.memory import MemoryStore
 from clearing.params import ITEMS_PER_SUBMISSION_MAX, OPEN_ITEMS_MAX, RULES_VERSION, Parameters
@@ -13,7 +13,7 @@ from clearing.records import instruction as ins
 from clearing.records.leaves import GenesisLeaf, SealLeaf, body_hash
 from clearing.rows import Table, key_request
 from clearing.rules.governance import encode_actions
-from clearing.rules.registry import Action, ActionKind, Cap
+from clearing.rules.registry import NO_KEY, Action, ActionKind, Cap
 from clearing.state import State, changes_hash
 from clearing.types import AMOUNT_MAX, Role
 from tests.clearing.core_kit import Core, Kind, dump, signed, tampered
@@ -288,3 +288,27 @@ def test_a_repeated_leaf_with_another_body_gets_the_first_answer_and_no_more() -
     net.one(submission)
     result = net.block(tampered(submission, 150))
     assert (result.outcomes[0].repeated, result.entries) == (True, ())
+
+
+def test_nobody_speaks_for_the_node_of_whom_none_is_registered() -> None:
+    """Its key is all zeros then, a point under which one fixed signature verifies for about every fourth message."""
+    net = Core()
+    forged = (1).to_bytes(32, "little") + bytes(32)
+    verified = 0
+    for number in range(40):
+        stated = ins.make_instruction(
+            network_id=net.state.network_id,
+            kind=Kind.REPORT_HEADERS,
+            actor=CB,
+            client_id=bytes([number]) * 16,
+            salt=bytes(16),
+            payload=bytes(80),
+            sign=lambda _: forged,
+        )
+        assert net.one(stated).code is RejectCode.BAD_SIGNATURE
+        try:
+            stated.verify_signature(net.state.network_id, NO_KEY)
+        except VerificationError:
+            continue
+        verified += 1
+    assert verified > 0
