@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from clearing.errors import VerificationError
 from clearing.netting import wide
-from clearing.netting.columns import AssetColumns, InvalidColumns, check_rows
+from clearing.netting.columns import AssetColumns, InvalidColumns, check_participants, check_rows
 from clearing.netting.engine import DEFAULT, Engine, jit
 
 I64: TypeAlias = NDArray[np.int64]
@@ -35,6 +35,7 @@ Potentials: TypeAlias = I64 | Sequence[int]
 _CALM: Final = 1 << 61
 _GOOD: Final = -1
 _TOO_WIDE: Final = -2
+_NO_OBLIGATION: Final = -3
 
 
 def verify(
@@ -57,7 +58,7 @@ def verify(
         or the arrays do not fit the table. InvalidRow, InvalidColumns: the obligations themselves are malformed.
     """
     participants = len(potentials)
-    check_rows(columns, participants, engine=engine)
+    check_participants(participants)
     _check_shape("discharged_lo", discharged_lo, columns.rows)
     if discharged_hi is not None:
         _check_shape("discharged_hi", discharged_hi, columns.rows)
@@ -67,12 +68,15 @@ def verify(
     if calm is not None and columns.hi is None and discharged_hi is None:
         check = engine.choose(_check_int64, _check_int64_numpy)
         state, slack, net = check(columns.debtor, columns.creditor, columns.lo, discharged_lo, calm)
-        if state >= 0:
-            raise _loses_too_much(int(state))
         if state == _GOOD:
             moved = wide.from_signed(net) if net.any() or liquidity is not None else None
             gap = _gap(columns, discharged_lo, None, calm) if slack else 0
             return gap + _check_positions(moved, potentials, liquidity)
+        check_rows(columns, participants, engine=engine)
+        if state >= 0:
+            raise _loses_too_much(int(state))
+    else:
+        check_rows(columns, participants, engine=engine)
     _check_wide(columns, discharged_lo, discharged_hi)
     moved = movements(columns, discharged_lo, discharged_hi, participants)
     exact = calm if calm is not None else np.array([int(q) for q in potentials], object)
@@ -120,8 +124,8 @@ def _check_int64(
 ) -> tuple[int, int, I64]:
     """Check every row, and sum the movements modulo 2^64.
 
-    Returns: the first row that loses more than its amount, _TOO_WIDE when the amounts sum to 2^63 or more, or
-    _GOOD; how many rows add to the gap; int64[participants], what each receives (+) or pays (-) in money.
+    Returns: the first row that loses more than its amount, _NO_OBLIGATION when an earlier one is no obligation, _TOO_WIDE when
+    the amounts sum to 2^63 or more, or _GOOD; how many rows add to the gap; int64[participants], what each receives (+) or pays (-) in money.
     """
     net = np.zeros(q.shape[0], np.int64)
     high = low = np.int64(0)
@@ -129,12 +133,14 @@ def _check_int64(
     for row in range(amount.shape[0]):
         full = np.int64(amount[row])
         part = np.int64(discharged[row])
+        payer = np.int64(debtor[row])
+        payee = np.int64(creditor[row])
+        if (payer >= net.shape[0]) | (payee >= net.shape[0]) | (payer == payee) | (full == 0):
+            return _NO_OBLIGATION, 0, net
         if full < 0 or part < 0:  # 2^63 or more
             return _TOO_WIDE, 0, net
         if part > full:
             return row, 0, net
-        payer = debtor[row]
-        payee = creditor[row]
         k = 1 - q[payer] + q[payee]
         slack += ((k > 0) & (part < full)) | ((k < 0) & (part > 0))
         net[payer] -= part
@@ -150,6 +156,10 @@ def _check_int64_numpy(
     debtor: NDArray[Any], creditor: NDArray[Any], amount: U64, discharged: U64, q: I64
 ) -> tuple[int, int, I64]:
     net = np.zeros(q.shape[0], np.int64)
+    if max(debtor.max(initial=0), creditor.max(initial=0)) >= q.shape[0]:
+        return _NO_OBLIGATION, 0, net
+    if ((debtor == creditor) | (amount == 0)).any():
+        return _NO_OBLIGATION, 0, net
     over = discharged > amount
     if over.any():
         return int(over.argmax()), 0, net

@@ -23,7 +23,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearing.errors import invariant
-from clearing.netting import certificate, setoff_push, setoff_simplex, setoff_wide, wide
+from clearing.netting import (
+    certificate,
+    setoff_dense,
+    setoff_push,
+    setoff_simplex,
+    setoff_wide,
+    wide,
+)
 from clearing.netting.columns import AssetColumns, Ids, InvalidColumns, check_rows, gross_of
 from clearing.netting.engine import DEFAULT, Engine
 from clearing.netting.gridlock import queue_order
@@ -100,13 +107,21 @@ def set_off(
     """
     if participants >= VERTICES_MAX or columns.rows + 2 * participants >= ARCS_MAX:
         raise InvalidColumns("set-off takes fewer than 2^28 participants and 2^29 obligations")
-    check_rows(columns, participants, engine=engine)
+    table = setoff_dense.totals(columns, participants, _NARROW_MAX, engine)
+    if table is None:
+        check_rows(columns, participants, engine=engine)
     if liquidity is not None:
         certificate.check_liquidity(liquidity, participants)
     order = queue_order(columns)
     rows = columns if order is None else columns.take(order)
-    run = _narrow if gross_of(columns) < _NARROW_MAX else _wide
-    lo, hi, potential = run(rows, participants, liquidity, route, engine)
+    hi: U64 | None
+    if table is not None:
+        pairs = setoff_dense.pairs_of(table)
+        loses, hi, potential = _narrow(pairs, participants, liquidity, route, engine)
+        lo = setoff_dense.hand_out(rows, pairs, loses, table)
+    else:
+        run = _narrow if gross_of(columns) < _NARROW_MAX else _wide
+        lo, hi, potential = run(rows, participants, liquidity, route, engine)
     if order is not None:
         back = np.argsort(order)
         lo, hi = lo[back], None if hi is None else hi[back]

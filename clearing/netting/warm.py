@@ -36,6 +36,10 @@ def warm() -> None:
     """Run every kernel once; where numba is missing this does next to nothing."""
     limits = Limits.of(PARTICIPANTS, {})
     set_off(AssetColumns.of([0, 1, 2], [1, 2, 0], [1, 1, 1]), 3)  # merged by sorting, and thin
+    dense = example(Tier.INT64, 1_000)
+    set_off(dense, PARTICIPANTS)
+    debtor, creditor = dense.debtor.astype(np.uint16), dense.creditor.astype(np.uint16)
+    set_off(AssetColumns(debtor, creditor, dense.lo), PARTICIPANTS)
     for tier in Tier:
         wide_ids = example(tier)
         narrow_ids = AssetColumns(
