@@ -243,8 +243,8 @@ def bits_due(network: BitcoinNetwork, time_s: int, before: Ancestry) -> int:
     return next_target_bits(base_bits, first_s, before.time_s, rules.limit_bits)
 
 
-def verify_work(network: BitcoinNetwork, header: bytes, what: str = "alone") -> bytes:
-    """Check a header's proof of work alone.
+def verify_work(network: BitcoinNetwork, header: bytes, what: str = "a single header") -> bytes:
+    """Check a header's proof of work alone; `what` names it in an error.
 
     Returns: its hash (internal order).
     Raises: HeaderError: LENGTH; BITS: no target, or an easier one than the network's easiest; WORK.
