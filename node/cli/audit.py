@@ -25,7 +25,7 @@ from node.cli.consensus import commit_facts, verify_consensus
 from node.cli.errors import CheckFailedError, WrongUseError
 from node.cli.fsck import fsck
 from node.cli.names import Names
-from node.cli.obligations import AssetFilter, CycleFilter, PartyFilter, SubmissionNo
+from node.cli.obligations import AssetFilter, CycleFilter, PartyFilter, SubmissionNo, party_filter
 from node.cli.options import U64_MAX, AsJson
 from node.cli.proofs import LogCopy, newest
 from node.cli.render import cells, print_json, progress, stdout, table
@@ -310,6 +310,27 @@ _VIEWS: dict[What, View[Any]] = {
 }
 
 
+_NARROWED_BY: dict[What, frozenset[str]] = {
+    What.OBLIGATIONS: frozenset(("participant", "counterparty", "asset", "cycle", "submission")),
+    What.POSITIONS: frozenset(("participant", "asset")),
+    What.INSTRUCTIONS: frozenset(("participant", "asset", "cycle")),
+}
+
+
+def check_filters(what: What, given: dict[str, Any]) -> None:
+    """Check that every filter that is given narrows what is listed.
+
+    Raises: WrongUseError: one does not; left unsaid, all rows would pass for the narrowed ones.
+    """
+    narrowing = _NARROWED_BY.get(what, frozenset())
+    for name, value in given.items():
+        if value is not None and name not in narrowing:
+            known = ", ".join(f"--{one}" for one in given if one in narrowing) or "no option"
+            raise WrongUseError(
+                "USAGE", f"--{name} does not narrow {what}", f"Leave it out: {known} does."
+            )
+
+
 @app.command()
 @with_access
 def query(
@@ -326,16 +347,18 @@ def query(
     as_json: AsJson = False,
 ) -> None:
     """List everybody's data (for supervisors), or your own, narrowed by party, asset, cycle or submission."""
+    given = {"participant": participant, "counterparty": counterparty, "asset": asset}
+    check_filters(what, given | {"cycle": cycle, "submission": submission})
     with access.client(timeout_s=120) as client:
         names = Names(client.registry())
+        everyone = names.is_supervisor(access.name)
         wanted = ObligationFilter(
-            participant=None if participant is None else names.party_no(participant),
+            participant=party_filter(names, participant, everyone=everyone),
             submission=submission,
             counterparty=None if counterparty is None else names.party_no(counterparty),
             asset=None if asset is None else names.asset_no(asset),
             cycle=cycle,
         )
-        everyone = names.is_supervisor(access.name)
         rows = _rows(client, names, what, wanted, everyone=everyone)
     _VIEWS[what].show(rows, names, as_json=as_json)
 

@@ -368,7 +368,7 @@ def obligations(
         names = Names(client.registry())
         everyone = names.is_supervisor(access.name)
         wanted = ObligationFilter(
-            participant=_party_filter(names, participant, everyone=everyone),
+            participant=party_filter(names, participant, everyone=everyone),
             submission=submission,
             counterparty=None if counterparty is None else names.party_no(counterparty),
             asset=None if asset is None else names.asset_no(asset),
@@ -379,7 +379,7 @@ def obligations(
     OBLIGATIONS.show(rows, names, as_json=as_json)
 
 
-def _party_filter(names: Names, participant: str | None, *, everyone: bool) -> int | None:
+def party_filter(names: Names, participant: str | None, *, everyone: bool) -> int | None:
     """Return the number to narrow by; who sees only its own data may name only itself or nobody."""
     if participant is None:
         return None
@@ -413,7 +413,7 @@ def positions(
         names = Names(client.registry())
         everyone = names.is_supervisor(access.name)
         wanted = PositionFilter(
-            participant=_party_filter(names, participant, everyone=everyone),
+            participant=party_filter(names, participant, everyone=everyone),
             asset=None if asset is None else names.asset_no(asset),
         )
         rows = client.positions(wanted, everyone=everyone)

@@ -97,6 +97,9 @@ def test_queries_and_exports_agree(net: Net, settled: tuple[int, int], tmp_path:
     )
     assert narrowed == [row for row in own if row["state"] == "SETTLED"]
     refused(2, "obligations", "--participant", "p03", *net.as_("p01"))
+    refused(2, "audit", "query", "obligations", "--participant", "p03", *net.as_("p01"))
+    refused(2, "audit", "query", "cycles", "--cycle", "1", *net.as_("regulator"))
+    refused(2, "audit", "query", "positions", "--submission", "1", *net.as_("regulator"))
     refused(2, "obligations", "--state", "lost", *net.as_("p01"))
     refused(2, "obligations", "--asset", "DOGE", *net.as_("p01"))
     out = tmp_path / "export"
