@@ -72,11 +72,6 @@ def network_of(name: str) -> BitcoinNetwork:
     raise DecodeError(f"a Bitcoin network is one of {', '.join(_NAMES.values())}, not {name!r}")
 
 
-def is_started(data: bytes) -> bool:
-    """Return whether bytes claim to be an anchored receipt."""
-    return data.startswith(FILE_HEADER.encode() + b"\n")
-
-
 @dataclass(frozen=True, slots=True)
 class AnchoredReceipt:
     """The file's parts; nothing of it may be trusted before `verify`.

@@ -10,9 +10,7 @@ Source: CometBFT v0.39, types/block.go (Header.Hash, CommitSig), types/canonical
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -25,7 +23,6 @@ from clearing.log import merkle
 PRECOMMIT = 2
 """Type of the vote that a commit is made of."""
 
-FLAG_ABSENT = 1
 FLAG_COMMIT = 2
 """A validator's vote for the block; 1 is absent, 3 a vote for nothing."""
 
@@ -206,15 +203,3 @@ def _signed_power(signed: SignedHeader) -> int:
             ) from error
         power += validator.power
     return power
-
-
-def verify_sequence(headers: Sequence[Header]) -> None:
-    """Check that each header is of the set that the one before announced; headers are of consecutive heights.
-
-    Raises: VerificationError: a gap, or another set.
-    """
-    for before, after in pairwise(headers):
-        if after.height != before.height + 1:
-            raise VerificationError(f"block {after.height} does not follow {before.height}")
-        if after.validators_hash != before.next_validators_hash:
-            raise VerificationError(f"block {after.height} is of a set that was not announced")

@@ -21,7 +21,6 @@ from clearing.rules.bitcoin_terms import ChainTerms
 from clearing.state import Draft
 
 _TIP = b"bitcoin_tip"
-_HEAD_BYTES = 4 + 32
 HEADERS_MAX = 400
 """Most headers of one report: within PAYLOAD_BYTES_MAX."""
 

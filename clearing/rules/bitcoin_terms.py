@@ -11,7 +11,6 @@ Invariants: a chain is set once; scripts of miners and pools are settlement scri
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -350,7 +349,3 @@ def set_tax(terms: BitcoinTerms, values: dict[str, Any]) -> Change:
     if values["remaining_ppm"] > MILLION or values["used_ppm"] > MILLION:
         return terms, RejectCode.ACTION_VALUE
     return replace(terms, tax=TaxRule(**values)), RejectCode.OK
-
-
-ChangeOf = Callable[[BitcoinTerms, dict[str, Any], int, int], Change]
-"""Terms, an action's values, participants and assets registered; returns the terms after it, or themselves and why not."""

@@ -13,7 +13,7 @@ month that is over never changes.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import ClassVar, Self
 
@@ -234,13 +234,3 @@ def report(
 
 def _add(sums: dict[tuple[int, int], int], key: tuple[int, int], amount: int) -> None:
     sums[key] = sums.get(key, 0) + amount
-
-
-def drawn_by(draws: Iterable[Draw]) -> Mapping[int, int]:
-    """Return what obligations hold of each batch now, by batch number: the other side of every batch's used_units."""
-    sums: dict[int, int] = {}
-    for one in draws:
-        if not one.returned_ms:
-            for number, amount in one.parts:
-                sums[number] = sums.get(number, 0) + amount
-    return sums

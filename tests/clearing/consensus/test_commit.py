@@ -15,7 +15,6 @@ from clearing.consensus.commit import (
     Moment,
     SignedHeader,
     app_hash,
-    verify_sequence,
     verify_signed_header,
 )
 from clearing.consensus.validators import ValidatorKey, in_order, validators_hash
@@ -34,16 +33,6 @@ replace = dataclasses.replace
 @pytest.mark.parametrize("signed", BLOCKS, ids=lambda signed: str(signed.header.height))
 def test_what_the_engine_signed_verifies(signed: SignedHeader) -> None:
     assert verify_signed_header(signed, CHAIN) in (30, 40)
-
-
-def test_headers_follow_one_another() -> None:
-    headers = [signed.header for signed in BLOCKS]
-    verify_sequence(headers)
-    with pytest.raises(VerificationError, match="does not follow"):
-        verify_sequence(headers[::2])
-    other = replace(headers[1], validators_hash=bytes(32))
-    with pytest.raises(VerificationError, match="not announced"):
-        verify_sequence([headers[0], other])
 
 
 FIELDS = [field.name for field in dataclasses.fields(BLOCKS[0].header)]

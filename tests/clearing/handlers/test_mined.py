@@ -18,7 +18,7 @@ from hypothesis.stateful import (
 from clearing.bitcoin.transaction import Outpoint, Output
 from clearing.errors import RejectCode as R
 from clearing.rows import Table
-from clearing.rules.mined import Batch, BatchState, Draw, drawn_by, report
+from clearing.rules.mined import Batch, BatchState, Draw, report
 from clearing.rules.registry import Action, ActionKind
 from tests.clearing.bitcoin.bitcoin_kit import Chain, transaction, wpkh
 from tests.clearing.bitcoin_net import Bitcoin, Kind, terms
@@ -35,6 +35,15 @@ def started() -> tuple[Core, Bitcoin]:
 def draws(net: Core) -> list[Draw]:
     """Return every draw."""
     return [Draw.decode(row) for _, row in net.store.scan(Table.DRAWS)]
+
+
+def drawn_by(given: list[Draw]) -> dict[int, int]:
+    """Return what obligations hold of each batch now: the other side of every batch's used_units."""
+    sums: dict[int, int] = {}
+    for one in given:
+        for number, amount in () if one.returned_ms else one.parts:
+            sums[number] = sums.get(number, 0) + amount
+    return sums
 
 
 def test_a_coinbase_counts_once_it_is_mature_and_attested() -> None:
