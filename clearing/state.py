@@ -161,7 +161,7 @@ class State:
         """Return the state that committed rows describe; of an empty store, the state before genesis.
 
         Reads registers, positions, and the bodies of open submissions only.
-        Raises: DecodeError: a row is not canonical; InvariantViolation: an open submission has no body.
+        Raises: DecodeError: a row is not canonical; InvariantViolation: an open submission has no body, or the log no edge.
         """
         state = cls(reader)
         head = reader.get(Table.META, _KEY_HEAD)
@@ -170,6 +170,7 @@ class State:
         for name, value in _HEAD.decode(head).items():
             setattr(state, name, value)
         log_row = reader.get(Table.META, _KEY_LOG) or b""
+        invariant(len(log_row) % 32 == 8, "the row of the log's edge is missing or cut short")
         edges = tuple(log_row[i : i + 32] for i in range(8, len(log_row), 32))
         state.log = merkle.CompactRange(int.from_bytes(log_row[:8], "little"), edges)
         state.registry = _load_registry(reader)

@@ -11,6 +11,7 @@ Invariants: a chain is set once; scripts of miners and pools are settlement scri
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -28,6 +29,7 @@ from clearing.errors import DecodeError, RejectCode, VerificationError
 MILLION = 1_000_000
 DEPTH_MAX = 1_000
 SIGNING_MS_MAX = 30 * 86_400_000
+SATOSHI_SCALE = 8
 MINERS_MAX = 10_000
 PAYOUTS_MAX = 20_000
 
@@ -281,9 +283,9 @@ def set_chain(terms: BitcoinTerms, values: dict[str, Any]) -> Change:
     return replace(terms, chain=chain), RejectCode.OK
 
 
-def set_route(terms: BitcoinTerms, values: dict[str, Any], assets: int) -> Change:
-    """Settle an asset by transaction from the next cycle on, or no longer."""
-    if values["asset"] >= assets:
+def set_route(terms: BitcoinTerms, values: dict[str, Any], scales: Sequence[int]) -> Change:
+    """Settle an asset by transaction from the next cycle on, or no longer; scales: of the registered assets."""
+    if values["asset"] >= len(scales):
         return terms, RejectCode.ACTION_UNKNOWN_SUBJECT
     if not values["by_transaction"]:
         if terms.route is None or terms.route.asset != values["asset"]:
@@ -292,6 +294,9 @@ def set_route(terms: BitcoinTerms, values: dict[str, Any], assets: int) -> Chang
     # One chain has one asset of its own.
     if terms.route is not None and terms.route.asset != values["asset"]:
         return terms, RejectCode.ACTION_DUPLICATE
+    # A transaction pays in satoshi: an amount in other units would be paid ten times too much, or more.
+    if scales[values["asset"]] != SATOSHI_SCALE:
+        return terms, RejectCode.ACTION_VALUE
     # Without a bound a deadline would not fit its record, and the cycle that opened the leg could not be applied.
     is_sound = 0 < values["depth"] <= DEPTH_MAX and 0 < values["signing_ms"] <= SIGNING_MS_MAX
     if terms.chain is None or values["by_transaction"] != 1 or not is_sound:

@@ -499,7 +499,7 @@ _HANDLERS: dict[ActionKind, Callable[[Registry, Any], tuple[Registry, RejectCode
     ),
     ActionKind.SET_ROUTE: _in_bitcoin(
         lambda registry, values: bitcoin_terms.set_route(
-            registry.bitcoin, values, len(registry.assets)
+            registry.bitcoin, values, [asset.scale for asset in registry.assets]
         )
     ),
     ActionKind.SET_MINER: _in_bitcoin(

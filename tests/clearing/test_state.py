@@ -148,6 +148,10 @@ def test_missing_parameters_and_cycles_are_refused() -> None:
     )
     with pytest.raises(InvariantViolation, match="the parameters are missing"):
         State.load(net.store)
+    for edge in (None, b"", net.store.get(Table.META, b"log")[:-1]):
+        net.store.apply_rows([Row(Table.META, b"log", edge)])
+        with pytest.raises(InvariantViolation, match="edge is missing or cut short"):
+            State.load(net.store)
 
 
 def test_an_empty_delta_moves_nothing() -> None:

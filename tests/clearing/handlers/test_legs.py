@@ -444,6 +444,13 @@ def test_terms_of_governance_are_checked() -> None:
     net = Core()
     for wrong in ({"depth": 0}, {"signing_ms": 0}, {"signing_ms": SIGNING_MS_MAX + 1}):
         assert net.propose(1, *terms(**wrong)).code is R.ACTION_VALUE
+    wrong_units = [
+        replace(one, subject=one.subject | {"asset": ETH})
+        if one.kind is ActionKind.SET_ROUTE
+        else one
+        for one in terms()
+    ]
+    assert net.propose(1, *wrong_units).code is R.ACTION_VALUE
     (chain,) = [one for one in terms() if one.kind is ActionKind.SET_BITCOIN_CHAIN]
     beyond = replace(chain, subject=chain.subject | {"height": HEIGHT_MAX + 1})
     assert net.propose(1, beyond).code is R.ACTION_VALUE
