@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -162,8 +162,7 @@ def _for_kernels(columns: AssetColumns, participants: int) -> AssetColumns:
     return AssetColumns(debtor, creditor, columns.lo, columns.hi)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Part:
+class _Part(NamedTuple):
     """The sums of a run of rows of one asset; `bad_row` is NO_ROW or the first bad row."""
 
     asset: int
@@ -178,7 +177,8 @@ def _net_run(
     first = int(np.searchsorted(start, run[0], side="right")) - 1
     last = int(np.searchsorted(start, run[1], side="left"))
     bounds = np.clip(start[first : last + 1], run[0], run[1])
-    narrow = [columns.hi is None or _all_zero(columns.hi[a:b]) for a, b in pairwise(bounds)]
+    ends, hi = bounds.tolist(), columns.hi
+    narrow = [hi is None or _all_zero(hi[a:b]) for a, b in pairwise(ends)]
     parts: list[_Part] = []
     while len(parts) < len(narrow):
         begin = len(parts)
@@ -217,7 +217,7 @@ def _sum(
             wider = Tier(tier + 1)
             parts += _sum(columns, again, asset + segment, participants, wider, engine)
         else:
-            total = sum(word << (32 * place) for place, word in enumerate(words))
+            total = words[0] + (words[1] << 32) + (words[2] << 64) + (words[3] << 96)
             parts.append(_Part(asset + segment, Positions(cells[segment], total), row))
     return parts
 

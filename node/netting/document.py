@@ -29,7 +29,7 @@ Write: TypeAlias = Callable[[bytes], object]
 Column: TypeAlias = Texts | bytes
 U64: TypeAlias = NDArray[np.uint64]
 
-_PIECE_ROWS: Final = 1 << 20
+_PIECE_ROWS: Final = 1 << 14  # a piece stays in the cache, and its memory is used again
 _SEPARATOR: Final = b",\n"
 _SIGNS: Final = Texts.of([b"", b"-"])
 _REASONS: Final = Texts.of(
