@@ -325,9 +325,9 @@ def check_filters(what: What, given: dict[str, Any]) -> None:
     narrowing = _NARROWED_BY.get(what, frozenset())
     for name, value in given.items():
         if value is not None and name not in narrowing:
-            known = ", ".join(f"--{one}" for one in given if one in narrowing) or "no option"
+            known = ", ".join(f"--{one}" for one in given if one in narrowing) or "nothing"
             raise WrongUseError(
-                "USAGE", f"--{name} does not narrow {what}", f"Leave it out: {known} does."
+                "USAGE", f"--{name} does not narrow {what}", f"Leave it out; what does: {known}."
             )
 
 

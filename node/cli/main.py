@@ -30,7 +30,8 @@ from node.cli.render import print_json
 
 HELP = """The clearing ledger: signed obligations, netting cycles, final settlement, and proofs that verify offline.
 
-Exit codes: 0 success; 1 a check fails or the ledger says no; 2 wrong use."""
+Exit codes: 0 success; 1 a check fails or the ledger says no; 2 wrong use; 128 + n ended by
+signal n, which is 141 where the reader of a pipe has gone."""
 
 
 @dataclass(frozen=True, slots=True)
