@@ -136,6 +136,22 @@ def test_what_a_cycle_is_to_bring_is_no_money_yet() -> None:
     assert states(net, index) == [A]
 
 
+def test_what_a_cycle_left_and_was_rescinded_since_is_counted_out_of_the_book_once() -> None:
+    net = gridlocked()
+    net.pledge(P01, 10)
+    affirmed(net, P01, item(P01, P02, 10))
+    stuck = affirmed(net, P03, item(P03, P02, 50), item(P03, P02, 60))
+    other = affirmed(net, P02, item(P02, P01, 1), item(P02, P01, 99))
+    net.run_cycle()
+    assert net.select(InstructionKind.RESCIND, P03, stuck).code is RejectCode.OK
+    open_items = net.state.open_items
+    net.settle(1)
+    assert states(net, other) == [S, A]
+    # The first submission settled whole; of the third one item is open, and it counts whole.
+    assert (open_items, net.state.open_items) == (3, 2)
+    assert State.load(net.store).open_items == 2
+
+
 def test_the_queue_is_priority_then_the_log() -> None:
     net = gridlocked()
     net.pledge(P01, 10)

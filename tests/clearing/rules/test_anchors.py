@@ -202,6 +202,8 @@ def test_evidence_is_checked_by_every_replica() -> None:
         replace(good, proof=replace(good.proof, position=0)),
         replace(good, commitment=other.commitment),
     ]
+    # What brings no evidence is of the same network all the same.
+    wrong.append(replace(after(first, S.BROADCAST), network=BitcoinNetwork.MAIN))
     for report in wrong:
         assert told(net, report).code is R.ANCHOR_EVIDENCE
     assert told(net, good).code is R.OK

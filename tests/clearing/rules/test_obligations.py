@@ -88,6 +88,28 @@ def test_each_item_gets_the_lowest_code_that_applies(
     assert codes.tolist() == [_naive_code(values, submitter) for values in drawn]
 
 
+@pytest.mark.parametrize(
+    ("due_ms", "code"),
+    [
+        (0, RejectCode.OK),
+        (1, RejectCode.DUE_PASSED),
+        (NOW_MS, RejectCode.DUE_PASSED),
+        (NOW_MS + 1, RejectCode.OK),
+        ((1 << 64) - 1, RejectCode.OK),
+    ],
+)
+def test_a_due_time_lies_after_the_blocks(due_ms: int, code: RejectCode) -> None:
+    codes = validate_items(
+        items_view(item(0, 1, 5, due_ms=due_ms)),
+        0,
+        may_owe=np.ones(2, np.bool_),
+        licensed=np.ones(2, np.bool_),
+        assets=ASSETS,
+        time_ms=NOW_MS,
+    )
+    assert codes.tolist() == [code]
+
+
 @given(st.lists(st.sampled_from([0, 0, 300, 403, 202]), max_size=300))
 def test_the_first_bad_items_are_shown_and_all_are_counted(codes: list[int]) -> None:
     shown, count = bad_items(np.array(codes, np.uint16))
