@@ -114,11 +114,14 @@ def _finding(name: str, check: Callable[[], str]) -> Finding:
     except ClearingError as error:
         return Finding(name, ok=False, sentence=str(error))
     except OSError as error:
-        return Finding(
-            name,
-            ok=False,
-            sentence=f"{error.filename}: {error.strerror}; check the path and its rights",
-        )
+        # An open file that fails names no path: the disk behind it does.
+        if error.filename is None:
+            sentence = (
+                f"reading or writing failed: {error.strerror}; check space and health of the disk"
+            )
+        else:
+            sentence = f"{error.filename}: {error.strerror}; check the path and its rights"
+        return Finding(name, ok=False, sentence=sentence)
 
 
 def _private_files(config: NodeConfig) -> str:

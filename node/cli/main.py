@@ -28,10 +28,11 @@ from clearing.errors import ClearingError, InvariantViolation
 from node.cli.errors import CliError, WrongUseError, as_cli_error, error_fact, show_error
 from node.cli.render import print_json
 
-HELP = """The clearing ledger: signed obligations, netting cycles, final settlement, and proofs that verify offline.
-
-Exit codes: 0 success; 1 a check fails or the ledger says no; 2 wrong use; 128 + n ended by
-signal n, which is 141 where the reader of a pipe has gone."""
+HELP = (
+    "The clearing ledger: signed obligations, netting cycles, final settlement, and proofs that verify offline.\n\n"
+    "Exit codes: 0 success; 1 a check fails or the ledger says no; 2 wrong use; 128 + n ended by signal n, which is 141 "
+    "where the reader of a pipe has gone."
+)
 
 
 @dataclass(frozen=True, slots=True)

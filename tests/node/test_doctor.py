@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -90,6 +92,19 @@ def test_sound_node_has_no_complaints(config: NodeConfig) -> None:
     assert "9 % of a map of 1,024 MiB" in findings["map_use"].sentence
     assert list(config.data_dir.iterdir()) == []
     assert f"grpcio {metadata.version('grpcio')}" in findings["libraries"].sentence
+
+
+def test_a_full_disk_is_said_without_a_path(
+    config: NodeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    finding = found(config)["fsync"]
+    assert not finding.ok
+    assert "None" not in finding.sentence
+    assert "No space left on device; check space" in finding.sentence
 
 
 def reachable(name: str) -> Callable[[Path], None]:
