@@ -16,6 +16,7 @@ as said in the modules.
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -44,6 +45,7 @@ from clearing.netting.setoff_core import (
     answer,
     circles,
     extract,
+    hops,
     pose,
     potentials,
     spread,
@@ -58,6 +60,8 @@ U64: TypeAlias = NDArray[np.uint64]
 _NARROW_MAX: Final = 1 << 59
 # Pivots of a thin core take less than so many looks at all arcs, which is about what pushing takes there.
 _THIN_SWEEPS: Final = 128
+# Up to here even pivots as long as the whole core take seconds at most.
+_LONG_NODES_MAX: Final = 50_000
 _ONE: Final = np.array([[1, 0, 0]], np.uint64)
 
 
@@ -222,7 +226,11 @@ def _is_thin(core: Core, engine: Engine) -> bool:
     """Say whether a spanning tree is nearly all of the core, so that few pivots, however long, are all there is to do."""
     if core.arcs > 3 * core.nodes:
         return False
-    return circles(core, engine) * core.nodes <= _THIN_SWEEPS * core.arcs
+    if circles(core, engine) * core.nodes <= _THIN_SWEEPS * core.arcs:
+        return True
+    # A long chain with circles inside each other: the tree of greatest capacity is nearly right.
+    sparse = 5 * core.arcs <= 8 * core.nodes <= 8 * _LONG_NODES_MAX
+    return sparse and hops(core, engine) > 4 * math.isqrt(core.nodes)
 
 
 def _potentials(core: Core, potential: I64, participants: int) -> I64:

@@ -299,6 +299,45 @@ def _edges(tail: I32, head: I32, nodes: int) -> int:
     return int(arcs - both // 2)
 
 
+def hops(core: Core, engine: Engine) -> int:
+    """Count the steps from the first node to the farthest one that is joined to it, whichever way arcs lead."""
+    return int(as_engine(engine, _hops)(core.tail, core.head, core.nodes))
+
+
+@jit
+def _hops(tail: I32, head: I32, nodes: int) -> int:
+    arcs = tail.shape[0]
+    first = np.zeros(nodes + 1, np.int32)
+    for arc in range(arcs):
+        first[tail[arc]] += 1
+        first[head[arc]] += 1
+    end = 0
+    for node in range(nodes + 1):
+        end += first[node]
+        first[node] = end
+    near = np.empty(end, np.int32)
+    for arc in range(arcs):
+        first[tail[arc]] -= 1
+        near[first[tail[arc]]] = head[arc]
+        first[head[arc]] -= 1
+        near[first[head[arc]]] = tail[arc]
+    away = np.full(nodes, -1, np.int32)
+    line = np.zeros(nodes, np.int32)  # begins with node 0
+    away[:1] = 0
+    reached = min(1, nodes)
+    done = 0
+    while done < reached:
+        node = line[done]
+        done += 1
+        for index in range(first[node], first[node + 1]):
+            other = near[index]
+            if away[other] < 0:
+                away[other] = away[node] + 1
+                line[reached] = other
+                reached += 1
+    return int(away[line[reached - 1]]) if reached > 0 else 0
+
+
 def total_by_arc(core: Core, amount: U64, engine: Engine) -> I64:
     """Sum the amounts of the rows of each arc; all amounts sum to less than 2^63.
 

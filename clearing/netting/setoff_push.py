@@ -58,7 +58,7 @@ _CLIMB: Final = 4  # steps above the farthest measured to which a label rises be
 
 # Work is counted in sweeps, one sweep being a look at every slot.
 _FIRST_CHECK: Final = 32
-_PATIENCE: Final = 100
+_PATIENCE: Final = 300
 _NODES_A_SWEEP: Final = 64
 
 

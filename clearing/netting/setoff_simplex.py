@@ -84,7 +84,7 @@ def solve(problem: FlowProblem, engine: Engine) -> FlowSolution:
     arcs = Arcs(*_with_artificial(problem))
     left = as_engine(engine, _balance)(problem, arcs, parent, link, price, order)
     tree = Tree(*as_engine(engine, _hang)(arcs, parent, link, order, left))
-    as_engine(engine, _improve)(arcs, tree, max(10, 2 * math.isqrt(count)))
+    as_engine(engine, _improve)(arcs, tree, max(10, math.isqrt(count) // 2))
     invariant(not arcs.flow[count:].any(), "set-off: an excess has no way back to balance")
     return FlowSolution(arcs.flow[:count], tree.price[:nodes])
 

@@ -15,6 +15,7 @@ from clearing.netting.setoff_core import (
     answer,
     circles,
     extract,
+    hops,
     pose,
     potentials,
     spread,
@@ -68,6 +69,20 @@ def test_a_core_is_what_lies_on_a_circle(engine: Engine, graph: tuple[int, Rows]
         for v in range(vertices):
             assert (core.rank[u] == core.rank[v]) == (v in reach[u] and u in reach[v])
             assert core.rank[u] <= core.rank[v] or v not in reach[u]
+
+
+@EACH_ENGINE
+@given(graph=graphs())
+def test_hops_are_the_steps_to_the_farthest(engine: Engine, graph: tuple[int, Rows]) -> None:
+    core = core_of(*graph, engine)
+    arcs = list(zip(core.tail.tolist(), core.head.tolist(), strict=True))
+    near, steps = {0}, 0
+    while True:
+        wider = near | {v for u, v in arcs if u in near} | {u for u, v in arcs if v in near}
+        if wider == near:
+            break
+        near, steps = wider, steps + 1
+    assert hops(core, engine) == steps
 
 
 @EACH_ENGINE
