@@ -40,6 +40,9 @@ Rest = ParamSpec("Rest")
 RUNS = "Check that the node runs and that the endpoint is right."
 """What to do when a node does not answer."""
 
+LATE = "It was given up in time: ask again; `clearing call --timeout` waits longer."
+"""What to do when a node did not answer, or a stream did not end, within the time allowed."""
+
 _RESUME = "It is kept in the outbox: `clearing resume` sends it again; it counts once."
 _ANCHORED = (
     "Wait for the anchor and its confirmations: `clearing anchor list`; --depth asks for fewer."
@@ -108,7 +111,10 @@ def told_rpc(error: grpc.RpcError) -> CliError:
     """Return what to tell the user about a call that failed below the client."""
     status, message, fault = read_failure(error)
     if fault is None:
-        return CheckFailedError(status.name, message or "the call failed", RUNS)
+        is_late = status is grpc.StatusCode.DEADLINE_EXCEEDED
+        return CheckFailedError(
+            status.name, message or "the call failed", LATE if is_late else RUNS
+        )
     return told(typed(fault))
 
 

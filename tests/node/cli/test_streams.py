@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any
 
+import grpc
 import pytest
 import typer
 from typer.testing import CliRunner, Result
@@ -24,6 +25,7 @@ from node.cli.call import services
 from node.cli.errors import WrongUseError
 from node.cli.main import EXIT_READER_GONE
 from node.cli.options import ask_passphrase
+from node.cli.session import LATE, told_rpc
 from node.pb import v1 as pb
 
 RUNNER = CliRunner()
@@ -188,3 +190,21 @@ def test_an_interrupted_submission_says_what_is_recorded(
     said = capsys.readouterr().err
     assert "1 row: submission 17" in said
     assert "clearing resume" in said
+
+
+class _Late(grpc.RpcError):
+    """What gRPC raises when a call's time is over."""
+
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.DEADLINE_EXCEEDED
+
+    def details(self) -> str:
+        return "Deadline Exceeded"
+
+    def trailing_metadata(self) -> tuple[()]:
+        return ()
+
+
+def test_a_call_that_was_given_up_in_time_is_not_blamed_on_the_node() -> None:
+    told = told_rpc(_Late())
+    assert (told.code, told.remedy) == ("DEADLINE_EXCEEDED", LATE)
