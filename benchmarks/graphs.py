@@ -38,10 +38,10 @@ def uniform(nodes: int, rows: int) -> Ends:
     return _apart(debtor, (debtor + rng.integers(1, nodes, rows)) % nodes)
 
 
-def scale_free(nodes: int, rows: int) -> Ends:
-    """Few are in most rows: both ends by weight, the k-th weighing k^-0.75, in two different orders."""
+def scale_free(nodes: int, rows: int, exponent: float = 0.75) -> Ends:
+    """Few are in most rows: both ends by weight, the k-th weighing k^-exponent, in two different orders."""
     rng = np.random.default_rng(SEED)
-    steps = np.cumsum(np.arange(1, nodes + 1, dtype=np.float64) ** -0.75)
+    steps = np.cumsum(np.arange(1, nodes + 1, dtype=np.float64) ** -exponent)
     names = [rng.permutation(nodes) for _ in range(2)]
     drawn = [np.searchsorted(steps, rng.random(rows) * steps[-1]) for _ in range(2)]
     debtor, creditor = (
@@ -110,7 +110,9 @@ def nested(nodes: int) -> Ends:
 
 GRAPHS: dict[str, Callable[[], Ends]] = {
     "200 banks, 1M rows": lambda: uniform(200, 1_000_000),
+    "200 banks, 1M rows, scale-free": lambda: scale_free(200, 1_000_000),
     "scale-free 10k, 840k rows": lambda: scale_free(10_000, 840_000),
+    "scale-free 10k, 840k rows, steeper": lambda: scale_free(10_000, 840_000, 1.0),
     "scale-free 10k, 95k rows": lambda: scale_free(10_000, 95_000),
     "scale-free 1k, 9k rows": lambda: scale_free(1_000, 9_000),
     "preferential 10k, 100k rows": lambda: preferential(10_000, 10),
