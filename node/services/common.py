@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, TypeVar
 
 from clearing.errors import DecodeError
+from clearing.handlers.reasons import Explanation
 from node.paging import decode_token, encode_token
 from node.queries import PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX
 from node.rpc_errors import Refusal, refusal
@@ -82,6 +84,7 @@ class Reading:
     def __init__(self, ledger: Ledger) -> None:
         """Read from `ledger`."""
         self.ledger = ledger
+        self._explainer = ThreadPoolExecutor(1, thread_name_prefix="reasons")
 
     def require_state(self) -> None:
         """Refuse on a witness replica, which holds neither rows nor bodies.
@@ -98,6 +101,15 @@ class Reading:
     def _read(self, read: Callable[[LedgerView], T]) -> T:
         with self.ledger.snapshot() as view:
             return read(view)
+
+    async def explain(self, submission: int, item: int) -> Explanation | None:
+        """Return why an obligation is not discharged; see Ledger.explain.
+
+        One at a time and in a thread of its own: an answer may take many seconds, and whoever asks for many must not
+        take the threads that serve reads and replicas.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._explainer, self.ledger.explain, submission, item)
 
     async def await_final(self, index: int, context: Timed) -> None:
         """Wait until a final checkpoint covers the leaf at `index`, up to FINALITY_WAIT_S_MAX and the deadline.

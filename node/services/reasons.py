@@ -6,7 +6,6 @@ computation (clearing/handlers/reasons.py).
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -56,7 +55,7 @@ async def reason(reading: Reading, submission: int, item: int, party: int | None
     missing = refusal(Refusal.NOT_FOUND, f"there is no obligation {submission}:{item} of yours")
     if not await reading.view(lambda view: _is_shown(view, submission, item, party)):
         raise missing
-    found = await asyncio.to_thread(reading.ledger.explain, submission, item)
+    found = await reading.explain(submission, item)
     if found is None:
         raise missing
     return found

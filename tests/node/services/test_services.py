@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from clearing.handlers.reasons import Explanation
 from clearing.log import merkle
 from clearing.log.checkpoint import Checkpoint
 from clearing.log.note import Note
@@ -24,6 +26,7 @@ from node.pb.v1 import (
     types_pb2,
 )
 from node.rpc_errors import RpcError
+from node.sequencer.driver import Machine
 from node.services import audit, trees
 from node.services.server import SERVICES
 from node.services.trees import ItemTrees
@@ -303,3 +306,32 @@ def test_a_status_is_answered_while_much_else_is_asked(network: OneNode, client:
         for _ in range(10):
             assert central_bank.status().name == LEADER
         assert len({len(one.result()) for one in asked}) == 1
+
+
+def test_reasons_are_computed_one_at_a_time_and_keep_nothing_else_waiting(
+    network: OneNode,
+    client: Client,
+    participants: participant_pb2_grpc.ParticipantServiceStub,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (recorded,) = client.submit([Obligation("p01", "p02", "BTC", 9)])
+    go_on, running, most = threading.Event(), [], []
+
+    def slow(_machine: Machine, _submission: int, _item: int) -> Explanation | None:
+        running.append(1)
+        most.append(len(running))
+        go_on.wait(TIMEOUT_S)
+        running.pop()
+        return None
+
+    monkeypatch.setattr(Machine, "explain", slow)
+    asked = participant_pb2.GetReasonRequest(submission=recorded.index, item=0)
+    # More than the threads that a process of few processors has for everything else.
+    calls = [participants.GetReason.future(asked, timeout=TIMEOUT_S) for _ in range(40)]
+    try:
+        participants.ListPositions(participant_pb2.ListPositionsRequest(), timeout=TIMEOUT_S)
+        assert not any(call.done() for call in calls)
+    finally:
+        go_on.set()
+    assert {call.exception().code() for call in calls} == {grpc.StatusCode.NOT_FOUND}
+    assert max(most) == 1
