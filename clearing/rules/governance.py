@@ -231,11 +231,10 @@ def resolve(
             caps.append(action.subject)
     if len(changed.governors(time_ms)) < changed.parameters.governance_quorum:
         return registry, (), RejectCode.GOVERNANCE_STRANDED
-    # Who asks to change the validators, or to end the licence of one, is told at once what cannot be.
-    wanted, then = registry.wanted_validators(time_ms), changed.wanted_validators(time_ms)
-    appoints = any(action.kind is ActionKind.SET_VALIDATOR for action in actions)
-    if appoints or validators.is_one_gone(wanted, then):
-        code = validators.refusal(wanted, then)
+    # Licences alone may end any number of validators: who must go stays in force until another has come.
+    if any(action.kind is ActionKind.SET_VALIDATOR for action in actions):
+        wanted = registry.wanted_validators(time_ms), changed.wanted_validators(time_ms)
+        code = validators.refusal(*wanted)
         if code is not RejectCode.OK:
             return registry, (), code
     return changed, tuple(caps), RejectCode.OK

@@ -10,9 +10,8 @@ block:
     - never below VALIDATORS_MIN: a validator who must go stays until another has come;
     - no validator with a third of the power or more, unless one had as much before;
     - no more than a third of the power changes in one block.
-What governance asks for and cannot be had is refused with a code, whether it removes a validator or
-takes the licence of one: another is appointed first. Evidence and dates ask nobody: who must go by
-them stays in force, its cosignature worth nothing, until another has come.
+So a supervisor may always suspend a licence, and a date may always pass, without stopping the
+network; what governance asks for directly and cannot be had is refused with a code.
 Source: own design; the bounds are those of Byzantine fault tolerance (n > 3f) and of the engine's
 light clients, which follow a set that keeps two thirds of its power.
 """
@@ -158,12 +157,6 @@ def refusal(before: Validators, after: Validators) -> RejectCode:
     if before and 3 * changed_power(before, after) > total_power(before):
         return RejectCode.VALIDATORS_CHANGE_TOO_GREAT
     return RejectCode.OK
-
-
-def is_one_gone(before: Validators, after: Validators) -> bool:
-    """Return whether a participant of `before` has no validator in `after`."""
-    left = {validator.participant for validator in after}
-    return any(validator.participant not in left for validator in before)
 
 
 def next_set(in_force: Validators, wanted: Validators) -> Validators:

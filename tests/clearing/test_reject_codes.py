@@ -505,11 +505,6 @@ def removing_one_of_four(net: Core) -> Transaction:
     return proposing(net, appoint(appointed(net)[-1], 0, bytes(32)))
 
 
-@case(R.VALIDATORS_TOO_FEW)
-def suspending_one_of_four(net: Core) -> Transaction:
-    return proposing(net, licence(appointed(net)[-1], LicenceStatus.SUSPENDED))
-
-
 @case(R.VALIDATORS_TOO_MANY)
 def more_validators_than_fit(net: Core) -> Transaction:
     numbers = [number for _ in range(2) for number in operators(net, 60)]

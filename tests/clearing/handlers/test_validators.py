@@ -1,4 +1,4 @@
-"""Validators block by block: what governance may take, what evidence and dates take, and who stays meanwhile."""
+"""Validators block by block: what governance, licences, dates and evidence take, and who stays meanwhile."""
 
 from __future__ import annotations
 
@@ -53,48 +53,35 @@ def votes_twice(net: Core, participant: int) -> list[LeafKind]:
 
 
 @pytest.mark.parametrize("status", [LicenceStatus.SUSPENDED, LicenceStatus.WITHDRAWN])
-def test_the_licence_of_the_fourth_is_taken_once_a_fifth_is_appointed(
-    net: Core, status: LicenceStatus
+@pytest.mark.parametrize("first", [True, False])
+def test_a_licence_that_is_taken_ends_the_cosignature_at_once_and_the_vote_when_four_others_are_there(
+    net: Core, status: LicenceStatus, *, first: bool
 ) -> None:
-    ends = licence(CULPRIT, status)
-    assert net.propose(MINISTRY, ends).code is R.VALIDATORS_TOO_FEW
-    # Both at once would change half of the power.
-    assert net.propose(MINISTRY, ends, appoint(FIFTH)).code is R.VALIDATORS_CHANGE_TOO_GREAT
-    assert counts(net)
-    net.enact(appoint(FIFTH))
-    net.enact(ends)
-    assert in_force(net) == (CB, MINISTRY, OTHER, FIFTH)
+    if first:
+        net.enact(appoint(FIFTH))
+    net.enact(licence(CULPRIT, status))
     assert not counts(net)
-
-
-def test_an_approval_is_refused_where_the_set_has_shrunk_since_the_proposal(net: Core) -> None:
-    net.enact(appoint(FIFTH))
-    first = net.propose(MINISTRY, licence(CULPRIT, LicenceStatus.SUSPENDED)).index
-    net.suspend(OTHER)
-    assert net.approve(CB, first).code is R.VALIDATORS_TOO_FEW
-    assert counts(net)
-    # The same proposal stays open, and is carried once there are five again.
-    net.set_licence(OTHER, LicenceStatus.ACTIVE)
-    assert net.approve(CB, first).code is R.OK
+    if not first:
+        assert in_force(net) == FOUR
+        net.enact(appoint(FIFTH))
+        net.block()
     assert in_force(net) == (CB, MINISTRY, OTHER, FIFTH)
 
 
-def test_a_licence_may_not_be_taken_where_another_then_has_a_third(net: Core) -> None:
-    net.enact(appoint(FIFTH, power=13))
-    strong = licence(CULPRIT, LicenceStatus.SUSPENDED)
-    assert net.propose(MINISTRY, strong).code is R.OK
-    net.enact(appoint(FIFTH, power=19))
-    assert net.propose(MINISTRY, strong).code is R.VALIDATOR_TOO_STRONG
-
-
-def test_a_licence_that_ends_no_validator_is_no_matter_of_the_guards(net: Core) -> None:
-    votes_twice(net, CULPRIT)
-    # Three are wanted now: neither whom evidence suspended nor who never was one makes them fewer.
-    net.suspend(FIFTH)
-    net.suspend(CULPRIT)
-    assert net.propose(MINISTRY, licence(OTHER, LicenceStatus.SUSPENDED)).code is (
-        R.VALIDATORS_TOO_FEW
-    )
+def test_what_governance_asks_of_the_validators_themselves_is_refused_where_it_cannot_be(
+    net: Core,
+) -> None:
+    gone = appoint(CULPRIT, 0, bytes(32))
+    assert net.propose(MINISTRY, gone).code is R.VALIDATORS_TOO_FEW
+    assert net.propose(MINISTRY, gone, appoint(FIFTH)).code is R.VALIDATORS_CHANGE_TOO_GREAT
+    net.enact(appoint(FIFTH))
+    index = net.propose(MINISTRY, gone).index
+    net.suspend(OTHER)
+    # Approved when too few would be left: refused, open still, and carried once there are enough.
+    assert net.approve(CB, index).code is R.VALIDATORS_TOO_FEW
+    net.set_licence(OTHER, LicenceStatus.ACTIVE)
+    assert net.approve(CB, index).code is R.OK
+    assert in_force(net) == (CB, MINISTRY, OTHER, FIFTH)
 
 
 def test_a_date_that_passes_ends_the_cosignature_and_the_vote_when_another_has_come(
