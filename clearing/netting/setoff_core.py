@@ -305,22 +305,31 @@ def hops(core: Core, engine: Engine) -> int:
 
 
 @jit
-def _hops(tail: I32, head: I32, nodes: int) -> int:
-    arcs = tail.shape[0]
+def arcs_at(tail: I32, head: I32, chosen: I32, nodes: int) -> tuple[I32, I32]:
+    """List the chosen arcs at each node, those that leave it and those that lead to it.
+
+    Returns: first, int32[nodes + 1], and at: the arcs at node v are at[first[v]:first[v+1]], the last chosen first.
+    """
     first = np.zeros(nodes + 1, np.int32)
-    for arc in range(arcs):
+    for arc in chosen:
         first[tail[arc]] += 1
         first[head[arc]] += 1
     end = 0
     for node in range(nodes + 1):
         end += first[node]
         first[node] = end
-    near = np.empty(end, np.int32)
-    for arc in range(arcs):
+    at = np.empty(end, np.int32)
+    for arc in chosen:
         first[tail[arc]] -= 1
-        near[first[tail[arc]]] = head[arc]
+        at[first[tail[arc]]] = arc
         first[head[arc]] -= 1
-        near[first[head[arc]]] = tail[arc]
+        at[first[head[arc]]] = arc
+    return first, at
+
+
+@jit
+def _hops(tail: I32, head: I32, nodes: int) -> int:
+    first, at = arcs_at(tail, head, np.arange(tail.shape[0]).astype(np.int32), nodes)
     away = np.full(nodes, -1, np.int32)
     line = np.zeros(nodes, np.int32)  # begins with node 0
     away[:1] = 0
@@ -330,7 +339,8 @@ def _hops(tail: I32, head: I32, nodes: int) -> int:
         node = line[done]
         done += 1
         for index in range(first[node], first[node + 1]):
-            other = near[index]
+            arc = at[index]
+            other = head[arc] if tail[arc] == node else tail[arc]
             if away[other] < 0:
                 away[other] = away[node] + 1
                 line[reached] = other

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from clearing.errors import invariant
 from clearing.netting.engine import Engine, jit
-from clearing.netting.setoff_core import FlowProblem, FlowSolution, as_engine
+from clearing.netting.setoff_core import FlowProblem, FlowSolution, arcs_at, as_engine
 
 I64: TypeAlias = NDArray[np.int64]
 I32: TypeAlias = NDArray[np.int32]
@@ -138,20 +138,7 @@ def _root(problem: FlowProblem, chosen: I32) -> tuple[I32, I32, I64, I32]:
     """
     tail, head, _, cost, _ = problem
     nodes = problem.excess.shape[0]
-    first = np.zeros(nodes + 1, np.int32)
-    for arc in chosen:
-        first[tail[arc]] += 1
-        first[head[arc]] += 1
-    end = 0
-    for node in range(nodes + 1):
-        end += first[node]
-        first[node] = end
-    near = np.empty(end, np.int32)
-    for arc in chosen:
-        first[tail[arc]] -= 1
-        near[first[tail[arc]]] = arc
-        first[head[arc]] -= 1
-        near[first[head[arc]]] = arc
+    first, near = arcs_at(tail, head, chosen, nodes)
     parent = np.full(nodes + 1, _NONE, np.int32)
     link = np.full(nodes + 1, _NONE, np.int32)
     price = np.zeros(nodes + 1, np.int64)
