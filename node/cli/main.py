@@ -229,7 +229,9 @@ def main() -> None:
     try:
         app(prog_name="clearing")
     except SystemExit as ended:
-        raise SystemExit(_after_last_write(ended.code)) from None
+        # rich, which draws tables and help texts, and typer end by 1 where the pipe's reader has gone.
+        gone = isinstance(ended.__context__, BrokenPipeError)
+        raise SystemExit(_after_last_write(EXIT_READER_GONE if gone else ended.code)) from None
 
 
 def _nowhere() -> io.TextIOWrapper:

@@ -86,6 +86,20 @@ def test_a_reader_that_has_enough_ends_a_command_in_silence(
     assert running.returncode == EXIT_READER_GONE
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", ["--help", "", "net --help", "audit", "net ROWS"])
+def test_help_and_tables_too_end_in_silence_where_nobody_reads_on(
+    rows: str, arguments: str, unbuffered: str
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    command = arguments.replace("ROWS", rows).split()
+    ended = clearing(*command, stdout=writing, env=environment)
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (EXIT_READER_GONE, b"")
+
+
 def test_a_closed_stdout_is_no_defect(rows: str) -> None:
     ended = clearing("net", rows, "--json", stdout=None, preexec_fn=lambda: os.close(1))
     assert (ended.returncode, ended.stderr) == (0, b"")
