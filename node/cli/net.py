@@ -21,6 +21,7 @@ from clearing.errors import VerificationError
 from clearing.netting.engine import DEFAULT, Engine
 from clearing.netting.result import Method
 from node.cli.errors import EXIT_CHECK_FAILED, WrongUseError
+from node.cli.input_file import LINE_BYTES_MAX, read_whole
 from node.cli.net_tables import Summary
 from node.cli.options import AsJson
 from node.cli.render import notice, print_json, progress, stdout
@@ -111,7 +112,7 @@ def read_file(path: Path, read: Callable[[bytes], _Read]) -> _Read:
 
     Raises: WrongUseError.
     """
-    data = path.read_bytes()
+    data = read_whole(path, line_bytes_max=LINE_BYTES_MAX)
     if is_blank(data):
         notice(f"{path} holds nothing, not even a header")
     try:
@@ -324,7 +325,7 @@ def verify(
             "liquidity": read_limits_of(liquidity, table),
             "caps": read_limits_of(caps, table),
         }
-        data = result.read_bytes()
+        data = read_whole(result)
         try:
             claims = check_document(
                 table, data, lambda done: bar.show("checking", done, len(table))

@@ -17,6 +17,7 @@ from clearing.errors import REMEDIES
 from clearing.params import ITEMS_PER_SUBMISSION_MAX
 from clearing.types import ObligationState
 from node.cli.errors import CheckFailedError, WrongUseError
+from node.cli.input_file import LINE_BYTES_MAX, read_whole
 from node.cli.names import Names
 from node.cli.obligation_file import ObligationFile, parse_obligations
 from node.cli.options import U32_MAX, U64_MAX, AsJson
@@ -72,7 +73,7 @@ def submit(
 
     More than 50,000 rows become several submissions, recorded one after the other.
     """
-    data = read_limited(file)
+    data = read_whole(file, FILE_BYTES_MAX, LINE_BYTES_MAX)
     with access.client() as client:
         names = Names(client.registry())
         read = parse_obligations(data, names.directory(), names.party_no(access.name))
@@ -82,20 +83,6 @@ def submit(
             raise WrongUseError("EMPTY_FILE", f"{file} has no obligations", "Add a line for each.")
         recorded = _send(client, replace(read, mined_coin=mined_coin))
     _show_recorded(recorded, len(read), as_json=as_json)
-
-
-def read_limited(file: Path) -> bytes:
-    """Return the bytes of an obligation file.
-
-    Raises: WrongUseError: it is larger than FILE_BYTES_MAX; OSError: it cannot be read.
-    """
-    with file.open("rb") as opened:
-        data = opened.read(FILE_BYTES_MAX + 1)
-    if len(data) > FILE_BYTES_MAX:
-        raise WrongUseError(
-            "FILE_TOO_LARGE", f"{file} is larger than {FILE_BYTES_MAX >> 20} MiB", "Split it."
-        )
-    return data
 
 
 def _send(client: Client, read: ObligationFile) -> list[Recorded]:

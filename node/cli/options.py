@@ -17,16 +17,26 @@ from node.keys import Passphrase
 U64_MAX = (1 << 64) - 1
 U32_MAX = (1 << 32) - 1
 
+STANDARD_INPUT_BYTES_MAX = 64 << 20
+"""Greatest request or proposal on standard input: several times the greatest message of the wire."""
+
 _CONNECTION = "Which network, and as whom"
 
 
 def read_standard_input() -> str:
     """Return the text on standard input.
 
-    Raises: WrongUseError: it is not UTF-8.
+    Raises: WrongUseError: it is not UTF-8, or does not end.
     """
+    data = sys.stdin.buffer.read(STANDARD_INPUT_BYTES_MAX + 1)
+    if len(data) > STANDARD_INPUT_BYTES_MAX:
+        raise WrongUseError(
+            "FILE_TOO_LARGE",
+            f"standard input is larger than {STANDARD_INPUT_BYTES_MAX:,} bytes",
+            "Send one JSON document.",
+        )
     try:
-        return sys.stdin.buffer.read().decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise WrongUseError("NOT_UTF8", "standard input is not UTF-8", "Send UTF-8.") from error
 

@@ -24,7 +24,7 @@ from node.cli import main, obligations
 from node.cli.call import services
 from node.cli.errors import WrongUseError
 from node.cli.main import EXIT_READER_GONE
-from node.cli.options import ask_passphrase
+from node.cli.options import ask_passphrase, read_standard_input
 from node.cli.session import LATE, told_rpc
 from node.pb import v1 as pb
 
@@ -165,6 +165,13 @@ def test_a_passphrase_that_nobody_gives_is_wrong_use(monkeypatch: pytest.MonkeyP
 def test_a_passphrase_comes_through_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("two words\r\nnot this\n"))
     assert ask_passphrase("the keys").text == "two words"
+
+
+def test_a_request_without_end_is_refused() -> None:
+    with Path("/dev/zero").open("rb") as zeros, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdin", SimpleNamespace(buffer=zeros))
+        with pytest.raises(WrongUseError, match="larger than 67,108,864 bytes"):
+            read_standard_input()
 
 
 def test_call_knows_every_rpc_of_the_wire() -> None:
