@@ -2,7 +2,8 @@
 
 Lives here: finding the method, JSON to protobuf and back. May not live here: any particular RPC.
 
-JSON is protobuf's own mapping: field names as in the proto files, bytes in base64, 64-bit integers as texts.
+JSON is protobuf's own mapping: field names as in the proto files, bytes in base64, 64-bit integers as texts. A stream is
+not made one JSON list by --json: it may have no end.
 """
 
 from __future__ import annotations
@@ -78,6 +79,9 @@ def call(
         int,
         typer.Option("--timeout", help="Seconds until the call is given up.", min=1, max=86_400),
     ] = 30,
+    _errors_too: Annotated[
+        bool, typer.Option("--json", help="Print errors as JSON too; answers always are.")
+    ] = False,
 ) -> None:
     """Call any RPC of a node and print its answer as JSON; a stream prints one line an answer.
 

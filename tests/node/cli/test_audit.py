@@ -157,6 +157,16 @@ def test_call_reaches_every_service(net: Net) -> None:
         assert "NOT_AUTHORISED" in done.stderr
 
 
+def test_call_tells_errors_as_json_where_json_is_asked_for(net: Net) -> None:
+    assert facts("call", "GetStatus", *net.as_("regulator"))["name"] == "central-bank"
+    assert refused(1, "call", "QueryPositions", *net.as_("p01"))["code"] == "NOT_AUTHORISED"
+    assert refused(2, "call", "NoSuch", *net.as_("p01"))["code"] == "UNKNOWN_METHOD"
+    bad = refused(2, "call", "GetLeaves", '{"nosuch": 1}', *net.as_("p01"))
+    assert bad["remedy"] == "Fields of GetLeavesRequest: start_index, end_index."
+    lines = ok("call", "GetLeaves", '{"end_index": 2}', "--json", *net.as_("p02")).splitlines()
+    assert sum(len(json.loads(line)["leaves"]) for line in lines) == 2
+
+
 def test_node_status_and_doctor(net: Net) -> None:
     status = facts("node", "status", "--node", "ministry", *net.as_("regulator"))
     assert (status["kind"], status["condition"]) == ("FULL_REPLICA", "SERVING")

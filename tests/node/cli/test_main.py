@@ -116,6 +116,11 @@ def test_most_commands_talk_to_a_node() -> None:
 
 
 @pytest.mark.parametrize("path", TALKING, ids=" ".join)
+def test_what_talks_to_a_node_takes_json(path: tuple[str, ...]) -> None:
+    assert any("--json" in one.opts for one in COMMANDS[path].params)
+
+
+@pytest.mark.parametrize("path", TALKING, ids=" ".join)
 @pytest.mark.parametrize(
     "access",
     [
