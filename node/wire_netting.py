@@ -47,6 +47,7 @@ def reason_message(found: Explanation) -> types_pb2.Reason:
     """Return why an obligation is not discharged."""
     message = types_pb2.Reason(
         state=types_pb2.ObligationState.ValueType(found.state),
+        asset=found.asset,
         method=types_pb2.NettingMethod.ValueType(found.method),
         settles=found.settles,
         reason=types_pb2.UnsettledReason.ValueType(found.reason or 0),
@@ -76,6 +77,7 @@ def reason_of(message: types_pb2.Reason) -> Explanation:
         )
     return Explanation(
         state=enum_of(ObligationState, message.state, "state"),
+        asset=message.asset,
         method=enum_of(NettingMethod, message.method, "method"),
         settles=message.settles,
         reason=enum_of(Reason, message.reason, "reason") if message.reason else None,

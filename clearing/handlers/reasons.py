@@ -8,7 +8,7 @@ The question is answered for a cycle that would be cut off now: what the last on
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,13 +28,15 @@ from clearing.types import NettingMethod, ObligationState
 class Explanation:
     """Why an obligation stands where it stands.
 
-    settles: whether a cycle cut off now would discharge it wholly. reason, participant, short_units: else what binds,
-    whose it is and how much is missing; None and zeros where its state says all. change: the cheapest change that
-    discharges it: by gridlock the least for any one participant; by set-off, whose optimum is not unique, the least for
-    the debtor with which every greatest set-off discharges it. None where no change of liquidity or cap helps.
+    asset, method: what is owed, and how it is netted. settles: whether a cycle cut off now would discharge it wholly.
+    reason, participant, short_units: else what binds, whose it is and how much is missing; None and zeros where its
+    state says all. change: the cheapest change that discharges it: by gridlock the least for any one participant; by
+    set-off, whose optimum is not unique, the least for the debtor with which every greatest set-off discharges it.
+    None where no change of liquidity or cap helps.
     """
 
     state: ObligationState
+    asset: int
     method: NettingMethod
     settles: bool = False
     reason: Reason | None = None
@@ -64,14 +66,14 @@ def ask(state: State, submission_no: int, item: int) -> Question | None:
         return None
     ((asset, _, columns),) = submission.chunk.numbered(np.array([item], np.int64))
     stands = ObligationState(int(submission.states.states[item]))
-    asked = Explanation(stands, draft.registry.assets[asset].method)
+    asked = Explanation(stands, asset, draft.registry.assets[asset].method)
     if not LIFECYCLE.allows(stands, ObligationState.LOCKED):
         return Question(asked)
     parties = (int(columns.debtor[0]), int(columns.creditor[0]))
     licensed = draft.licensed()
     for party in parties:
         if not licensed[party]:
-            left_out = Explanation(stands, asked.method, reason=Reason.EXCLUDED, participant=party)
+            left_out = replace(asked, reason=Reason.EXCLUDED, participant=party)
             return Question(left_out)
     (taken,) = (one for one in cut_off(draft) if one.asset == asset)
     limits = limits_of(draft, asset, taken.columns)
@@ -91,7 +93,7 @@ def answer(question: Question) -> Explanation:
     if taken is None or limits is None or row is None:
         return asked
     if asked.method is NettingMethod.POSITIONS:
-        return Explanation(asked.state, asked.method, settles=True)
+        return replace(asked, settles=True)
     if asked.method is NettingMethod.GRIDLOCK:
         return _by_gridlock(asked, taken, limits, row)
     return _by_setoff(asked, taken, limits, row)
@@ -101,12 +103,11 @@ def _by_gridlock(asked: Explanation, taken: AssetTaken, limits: Limits, row: int
     columns, engine = taken.columns, engine_for(taken.columns)
     settlement = gridlock(columns, limits, engine=engine)
     if settlement.settled[row]:
-        return Explanation(asked.state, asked.method, settles=True)
+        return replace(asked, settles=True)
     why = unsettled(columns, limits, settlement, engine=engine)
     at = int(np.searchsorted(why.row, row))
-    return Explanation(
-        asked.state,
-        asked.method,
+    return replace(
+        asked,
         reason=Reason(int(why.reason[at])),
         participant=int(why.participant[at]),
         short_units=wide.to_ints(why.short[at : at + 1])[0],
@@ -125,10 +126,9 @@ def _by_setoff(asked: Explanation, taken: AssetTaken, limits: Limits, row: int) 
     lost = wide.join_amounts(found.discharged_lo[one], None if hi is None else hi[one])[0]
     rest = amount - lost
     if not rest:
-        return Explanation(asked.state, asked.method, settles=True)
-    return Explanation(
-        asked.state,
-        asked.method,
+        return replace(asked, settles=True)
+    return replace(
+        asked,
         reason=Reason.CYCLE,
         participant=int(columns.debtor[row]),
         short_units=rest,

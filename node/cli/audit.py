@@ -37,6 +37,7 @@ from node.cli.rows import (
     PARTICIPANTS,
     POSITIONS,
     View,
+    rows_wanted,
 )
 from node.cli.session import Access, told_rpc, with_access
 from node.client import Client
@@ -278,22 +279,28 @@ class What(enum.StrEnum):
 
 
 def _rows(
-    client: Client, names: Names, what: What, wanted: ObligationFilter, *, everyone: bool
+    client: Client,
+    names: Names,
+    what: What,
+    wanted: ObligationFilter,
+    *,
+    everyone: bool,
+    rows_max: int | None = None,
 ) -> Any:
-    """Return all rows of one kind, everybody's or one's own; participants and assets are the register's."""
+    """Return rows of one kind, everybody's or one's own; participants and assets are the register's, all of them."""
     match what:
         case What.OBLIGATIONS:
-            return client.obligations(wanted, everyone=everyone)
+            return client.obligations(wanted, everyone=everyone, rows_max=rows_max)
         case What.POSITIONS:
             narrowed = PositionFilter(participant=wanted.participant, asset=wanted.asset)
-            return client.positions(narrowed, everyone=everyone)
+            return client.positions(narrowed, everyone=everyone, rows_max=rows_max)
         case What.INSTRUCTIONS:
             filtered = SettlementFilter(
                 participant=wanted.participant, cycle=wanted.cycle, asset=wanted.asset
             )
-            return client.instructions(filtered, everyone=everyone)
+            return client.instructions(filtered, everyone=everyone, rows_max=rows_max)
         case What.CYCLES:
-            return client.cycles()
+            return client.cycles(rows_max=rows_max)
         case What.PARTICIPANTS:
             return names.registry.participants
         case What.ASSETS:
@@ -359,7 +366,8 @@ def query(
             asset=None if asset is None else names.asset_no(asset),
             cycle=cycle,
         )
-        rows = _rows(client, names, what, wanted, everyone=everyone)
+        asked = rows_wanted(as_json=as_json)
+        rows = _rows(client, names, what, wanted, everyone=everyone, rows_max=asked)
     _VIEWS[what].show(rows, names, as_json=as_json)
 
 

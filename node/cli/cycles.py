@@ -19,9 +19,16 @@ from node.cli.legs import leg_in, leg_sentence, leg_summary
 from node.cli.names import Names
 from node.cli.obligations import CycleFilter
 from node.cli.options import U32_MAX, AsJson
-from node.cli.reasons import Left, assets_fact, by_asset, outcome_note, unsettled_table
+from node.cli.reasons import (
+    UNSETTLED_ROWS_MAX,
+    Left,
+    assets_fact,
+    by_asset,
+    outcome_note,
+    unsettled_table,
+)
 from node.cli.render import cells, print_json, progress, stdout, table, utc
-from node.cli.rows import CYCLES, INSTRUCTIONS, cycle_fact, words
+from node.cli.rows import CYCLES, INSTRUCTIONS, cycle_fact, rows_wanted, words
 from node.cli.session import Access, with_access
 from node.client import Client, Recorded
 from node.queries import CycleAssetRow, CycleRow, SettlementFilter
@@ -48,7 +55,7 @@ def run(access: Access, as_json: AsJson = False) -> None:
         names = Names(client.registry())
         recorded = client.run_cycle()
         number = _number_of(client, recorded)
-        told = _told(client, number, names, access)
+        told = _told(client, number, names, access, as_json=as_json)
     _show_cycle(*told, names, as_json=as_json)
 
 
@@ -60,15 +67,16 @@ def _number_of(client: Client, recorded: Recorded) -> int:
 
 
 def _told(
-    client: Client, number: int, names: Names, access: Access
+    client: Client, number: int, names: Names, access: Access, *, as_json: bool
 ) -> tuple[CycleRow, tuple[CycleAssetRow, ...], Left, LegRow | None]:
     """Return all that there is to show of a cycle, waiting a little for a set-off that is being solved."""
     everyone = names.is_supervisor(access.name)
+    rows_max = None if as_json else UNSETTLED_ROWS_MAX + 1
     until = time.monotonic() + SOLUTION_WAIT_S
     while True:
         found, assets = client.cycle(number, everyone=everyone)
         if found.cycle.state is not CycleState.CUT_OFF or time.monotonic() >= until:
-            left = by_asset(client.unsettled(number, everyone=everyone))
+            left = by_asset(client.unsettled(number, everyone=everyone, rows_max=rows_max))
             return found, assets, left, leg_in(client, number)
         time.sleep(0.05)
 
@@ -79,7 +87,7 @@ def list_cycles(access: Access, as_json: AsJson = False) -> None:
     """List all cycles."""
     with access.client() as client:
         names = Names(client.registry())
-        rows = client.cycles()
+        rows = client.cycles(rows_max=rows_wanted(as_json=as_json))
     CYCLES.show(rows, names, as_json=as_json)
 
 
@@ -98,7 +106,7 @@ def show(
     """
     with access.client() as client:
         names = Names(client.registry())
-        told = _told(client, number, names, access)
+        told = _told(client, number, names, access, as_json=as_json)
     _show_cycle(*told, names, as_json=as_json)
 
 
@@ -184,7 +192,9 @@ def instructions(
     with access.client() as client:
         names = Names(client.registry())
         wanted = SettlementFilter(cycle=cycle, states=tuple(_state(text) for text in state or ()))
-        rows = client.instructions(wanted, everyone=names.is_supervisor(access.name))
+        everyone = names.is_supervisor(access.name)
+        asked = rows_wanted(as_json=as_json)
+        rows = client.instructions(wanted, everyone=everyone, rows_max=asked)
     INSTRUCTIONS.show(rows, names, as_json=as_json)
 
 

@@ -22,7 +22,7 @@ from node.cli.names import Names
 from node.cli.obligation_file import ObligationFile, parse_obligations
 from node.cli.options import U32_MAX, U64_MAX, AsJson
 from node.cli.render import counted, notice, print_json, progress, stdout
-from node.cli.rows import OBLIGATIONS, POSITIONS
+from node.cli.rows import OBLIGATIONS, POSITIONS, rows_wanted
 from node.cli.session import Access, told, with_access
 from node.client import Client, ClientError, Recorded, RejectedError
 from node.client.sync import Ranges
@@ -362,7 +362,8 @@ def obligations(
             cycle=cycle,
             states=tuple(_state(text) for text in state or ()),
         )
-        rows = client.obligations(wanted, everyone=everyone, rows_max=limit)
+        asked = rows_wanted(as_json=as_json, limit=limit)
+        rows = client.obligations(wanted, everyone=everyone, rows_max=asked)
     OBLIGATIONS.show(rows, names, as_json=as_json)
 
 
@@ -403,5 +404,6 @@ def positions(
             participant=party_filter(names, participant, everyone=everyone),
             asset=None if asset is None else names.asset_no(asset),
         )
-        rows = client.positions(wanted, everyone=everyone)
+        asked = rows_wanted(as_json=as_json)
+        rows = client.positions(wanted, everyone=everyone, rows_max=asked)
     POSITIONS.show(rows, names, as_json=as_json)

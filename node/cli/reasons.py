@@ -21,10 +21,11 @@ from node.cli.session import Access, with_access
 from node.netting.keys import TRANSFER, UNSETTLED, figures
 from node.netting.table import AGENT_NAME
 from node.netting_queries import UnsettledRow
-from node.queries import CycleAssetRow, ObligationFilter
+from node.queries import CycleAssetRow
 
 _U64_MAX = (1 << 64) - 1
-_SHOWN_MAX = 40
+UNSETTLED_ROWS_MAX = 40
+"""Rows of a table of what a cycle left; JSON always has all."""
 
 Left = Mapping[int, Sequence[UnsettledRow]]
 """What a cycle left, by asset."""
@@ -102,10 +103,10 @@ def unsettled_table(left: Left, names: Names) -> Any | None:
     if not rows:
         return None
     title = "Not discharged"
-    if len(rows) > _SHOWN_MAX:
-        title += f" (the first {_SHOWN_MAX} of {len(rows):,}; --json shows all)"
+    if len(rows) > UNSETTLED_ROWS_MAX:
+        title += f" (the first {UNSETTLED_ROWS_MAX}; there are more, and --json shows all)"
     shown = table(title, ("item", "asset", "for want of", "of", "short"), ("short",))
-    for row in rows[:_SHOWN_MAX]:
+    for row in rows[:UNSETTLED_ROWS_MAX]:
         shown.add_row(
             *cells(
                 f"{row.submission}:{row.item}",
@@ -145,13 +146,10 @@ def why(
         names = Names(client.registry())
         everyone = names.is_supervisor(access.name)
         found = client.reason(submission, item, everyone=everyone)
-        wanted = ObligationFilter(submission=submission)
-        listed = client.obligations(wanted, everyone=everyone)
-        asset = next(row.asset for row in listed if row.item == item)
     if as_json:
         print_json(_reason_fact(identity, found, names))
         return
-    for line in sentences(found, asset, names):
+    for line in sentences(found, names):
         stdout().print(line)
 
 
@@ -203,7 +201,7 @@ _STATE_SENTENCES = {
 }
 
 
-def sentences(found: Explanation, asset: int, names: Names) -> list[str]:
+def sentences(found: Explanation, names: Names) -> list[str]:
     """Return the answer in words."""
     if found.state in _STATE_SENTENCES:
         return [_STATE_SENTENCES[found.state]]
@@ -212,7 +210,7 @@ def sentences(found: Explanation, asset: int, names: Names) -> list[str]:
         return [f"Nothing stands against it: a cycle cut off now, by {method}, would discharge it."]
     if found.reason is None:
         return ["It waits for a cycle."]
-    short = names.scaled(found.short_units, asset)
+    short = names.scaled(found.short_units, found.asset)
     told = [
         f"Netted by {method}, it wants {_WANTS[found.reason.name]} of {names.party(found.participant)}"
         + (f": {short} short." if found.short_units else ".")
@@ -221,9 +219,9 @@ def sentences(found: Explanation, asset: int, names: Names) -> list[str]:
     if change is not None:
         wants = []
         if change.liquidity:
-            wants.append(f"pledges {names.scaled(change.liquidity, asset)} more")
+            wants.append(f"pledges {names.scaled(change.liquidity, found.asset)} more")
         if change.cap:
-            wants.append(f"gets a cap higher by {names.scaled(change.cap, asset)}")
+            wants.append(f"gets a cap higher by {names.scaled(change.cap, found.asset)}")
         gridlock = found.method is NettingMethod.GRIDLOCK
         least = "The cheapest change" if gridlock else "The least that is sure to discharge it"
         told.append(f"{least}: {names.party(change.participant)} {' and '.join(wants)}.")

@@ -51,7 +51,14 @@ class View(Generic[T]):
         console = stdout()
         console.print(shown)
         if len(rows) > TABLE_ROWS_MAX:
-            console.print(f"{TABLE_ROWS_MAX} of {len(rows):,} rows; --json prints all")
+            console.print(f"the first {TABLE_ROWS_MAX} rows; there are more, and --json prints all")
+
+
+def rows_wanted(*, as_json: bool, limit: int | None = None) -> int | None:
+    """Return how many rows to ask for, None for all: for a table no more than tell that there are more than it shows."""
+    if as_json:
+        return limit
+    return TABLE_ROWS_MAX + 1 if limit is None else min(limit, TABLE_ROWS_MAX + 1)
 
 
 def words(name: str) -> str:

@@ -1090,6 +1090,7 @@ class Reason(_message.Message):
     PARTICIPANT_FIELD_NUMBER: _builtins.int
     SHORT_UNITS_FIELD_NUMBER: _builtins.int
     RELIEF_FIELD_NUMBER: _builtins.int
+    ASSET_FIELD_NUMBER: _builtins.int
     state: Global___ObligationState.ValueType
     """Where it stands. Agreed."""
     method: Global___NettingMethod.ValueType
@@ -1102,6 +1103,8 @@ class Reason(_message.Message):
     """Whose limit or claim that is; nothing where reason is unspecified. Agreed."""
     short_units: _builtins.str
     """How much is missing, decimal, smallest units. Agreed."""
+    asset: _builtins.int
+    """What is owed, and in what the amounts are. Agreed."""
     @_builtins.property
     def relief(self) -> Global___Relief:
         """The cheapest change that discharges it; left out where none of liquidity or cap helps. Agreed."""
@@ -1116,10 +1119,11 @@ class Reason(_message.Message):
         participant: _builtins.int = ...,
         short_units: _builtins.str = ...,
         relief: Global___Relief | None = ...,
+        asset: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["relief", b"relief"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["method", b"method", "participant", b"participant", "reason", b"reason", "relief", b"relief", "settles", b"settles", "short_units", b"short_units", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset", b"asset", "method", b"method", "participant", b"participant", "reason", b"reason", "relief", b"relief", "settles", b"settles", "short_units", b"short_units", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

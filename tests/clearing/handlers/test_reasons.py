@@ -74,7 +74,7 @@ def test_nobody_asks_about_what_is_not_there() -> None:
 def test_a_state_that_waits_for_no_cycle_says_all() -> None:
     net = netting_by(NettingMethod.GRIDLOCK)
     index = net.submit(P01, item(P01, P02, 5))
-    assert why(net, index) == Explanation(ObligationState.PROPOSED, NettingMethod.GRIDLOCK)
+    assert why(net, index) == Explanation(ObligationState.PROPOSED, BTC, NettingMethod.GRIDLOCK)
 
 
 def test_a_licence_that_is_not_in_force_is_the_reason() -> None:

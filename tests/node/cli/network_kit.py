@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from typer.testing import CliRunner, Result
 
 from node.cli import main
+from node.client import Client
+from node.client.calls import Call
 from node.testnet.layout import LocalNetwork
 
 RUNNER = CliRunner()
@@ -40,6 +45,21 @@ def refused(exit_code: int, *arguments: str | Path) -> dict[str, Any]:
     error: dict[str, Any] = json.loads(done.stdout)["error"]
     assert error["code"] in done.stderr
     return error
+
+
+@contextmanager
+def answers() -> Iterator[list[Any]]:
+    """Collect what nodes answer to the commands that run in the block."""
+    collected: list[Any] = []
+
+    def hearing(client: Client, call: Call, deadline_s: float) -> Any:
+        collected.append(as_before(client, call, deadline_s))
+        return collected[-1]
+
+    as_before = Client._call
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Client, "_call", hearing)
+        yield collected
 
 
 class Net:

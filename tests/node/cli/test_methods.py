@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from node.testnet.control import stop_network
-from tests.node.cli.network_kit import Net, facts, ok, refused
+from tests.node.cli.network_kit import Net, answers, facts, ok, refused
 
 pytestmark = pytest.mark.slow
 
@@ -71,7 +71,14 @@ def test_a_cycle_tells_what_each_method_did_and_why_says_what_would_help(
     rest = facts("why", f"{index}:3", *net.as_("p02"))
     assert (rest["reason"], rest["short"]) == ("CYCLE", "5")
     assert rest["change"] == {"participant": "p01", "liquidity": "5", "cap": "0"}
-    told = ok("why", f"{index}:3", *net.as_("p01"))
+    with answers() as heard:
+        told = ok("why", f"{index}:3", *net.as_("p01"))
+    # Of five obligations one is asked about, and nothing else of them is fetched.
+    assert [type(one).__name__ for one in heard[-2:]] == [
+        "GetRegistryResponse",
+        "GetReasonResponse",
+    ]
+    assert "0.000000000000000005 more" in told
     assert "Netted by setoff" in told
     assert "p01 pledges" in told
     own = facts("cycle", "show", "1", *net.as_("p03"))["assets"]["BTC"]

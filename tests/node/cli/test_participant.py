@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.node.cli.network_kit import HEADER, Net, facts, ok, refused
+from node.cli.reasons import UNSETTLED_ROWS_MAX
+from node.cli.rows import TABLE_ROWS_MAX
+from node.client.calls import Call
+from node.client.reads import Reader
+from tests.node.cli.network_kit import HEADER, Net, answers, facts, ok, refused
 
 pytestmark = pytest.mark.slow
 
@@ -242,6 +247,62 @@ def test_more_rows_than_a_submission_holds_become_several(net: Net, tmp_path: Pa
         for one in submitted["submissions"]
     ]
     assert rescinded == [50_000, 1]
+
+
+def test_a_table_asks_for_no_more_than_it_shows(net: Net, tmp_path: Path) -> None:
+    index = str(
+        net.submit(tmp_path, "p02", *(f"t{n},p02,p03,USDT,1" for n in range(210)))["submission"]
+    )
+    asked = ("--submission", index, *net.as_("p02"))
+    for command in (("obligations",), ("audit", "query", "obligations")):
+        with answers() as heard:
+            shown = ok(*command, *asked)
+        assert sum(len(getattr(one, "obligations", ())) for one in heard) == TABLE_ROWS_MAX + 1
+        assert "the first 200 rows; there are more, and --json prints all" in shown
+        assert (f"{index}:199 " in shown, f"{index}:200 " in shown) == (True, False)
+        assert len(facts(*command, *asked)) == 210
+    for limit in (1, TABLE_ROWS_MAX):
+        with answers() as heard:
+            shown = ok("obligations", "--limit", str(limit), *asked)
+        assert sum(len(getattr(one, "obligations", ())) for one in heard) == limit
+        assert "there are more" not in shown
+    assert "there are more" in ok("obligations", "--limit", "205", *asked)
+    assert len(facts("obligations", "--limit", "205", *asked)) == 205
+    ok("rescind", "--submission", index, *net.as_("p02"))
+
+
+@pytest.mark.parametrize(
+    ("command", "rows"),
+    [
+        (("positions",), "positions"),
+        (("instructions",), "instructions"),
+        (("cycle", "list"), "cycles"),
+        (("audit", "query", "positions"), "positions"),
+        (("audit", "query", "instructions"), "instructions"),
+        (("audit", "query", "cycles"), "cycles"),
+        (("cycle", "show", "1"), "obligations"),
+    ],
+    ids=" ".join,
+)
+def test_so_do_all_tables(
+    net: Net,
+    settled: tuple[int, int],
+    command: tuple[str, ...],
+    rows: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int] = []
+
+    def counted(reader: Reader, call: Call, field: str, read: Any, rows_max: int | None) -> Any:
+        if field == rows:
+            asked.append(rows_max or 0)
+        return as_before(reader, call, field, read, rows_max)
+
+    as_before = Reader._pages
+    monkeypatch.setattr(Reader, "_pages", counted)
+    ok(*command, *net.as_("central-bank"))
+    facts(*command, *net.as_("central-bank"))
+    assert asked == [(UNSETTLED_ROWS_MAX if rows == "obligations" else TABLE_ROWS_MAX) + 1, 0]
 
 
 def test_nothing_waits_in_the_outbox(net: Net) -> None:
