@@ -90,17 +90,9 @@ class Header:
     proposer_address: bytes
 
     @property
-    def hash(self) -> bytes:
-        """The block's hash: the RFC 6962 root over the header's fields."""
-        version = encoding.integer(1, self.block_version) + encoding.integer(2, self.app_version)
-        fields = [
-            version,
-            encoding.text(1, self.chain_id.encode()),
-            encoding.integer(1, self.height),
-            self.time.encode(),
-            self.last_block_id.encode(),
-        ]
-        hashes = (
+    def hashes(self) -> tuple[bytes, ...]:
+        """What the header says by hash, and who proposed the block, in the engine's order."""
+        return (
             self.last_commit_hash,
             self.data_hash,
             self.validators_hash,
@@ -111,7 +103,19 @@ class Header:
             self.evidence_hash,
             self.proposer_address,
         )
-        fields += [encoding.text(1, value) for value in hashes]
+
+    @property
+    def hash(self) -> bytes:
+        """The block's hash: the RFC 6962 root over the header's fields."""
+        version = encoding.integer(1, self.block_version) + encoding.integer(2, self.app_version)
+        fields = [
+            version,
+            encoding.text(1, self.chain_id.encode()),
+            encoding.integer(1, self.height),
+            self.time.encode(),
+            self.last_block_id.encode(),
+        ]
+        fields += [encoding.text(1, value) for value in self.hashes]
         return merkle.root_of([merkle.leaf_hash(field) for field in fields])
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Mapping, Sequence
 
 from clearing.errors import DecodeError
 
@@ -79,3 +80,23 @@ def decode_utf8(data: bytes, what: str) -> str:
 def is_printable_line(line: str) -> bool:
     """Return whether `line` can stand in a signed note: valid Unicode without ASCII controls."""
     return _UNPRINTABLE.search(line) is None
+
+
+def encode_fields(header: str, fields: Mapping[str, str]) -> bytes:
+    """Return a head of lines: the header, then `NAME VALUE` for each field in order, then an empty line."""
+    lines = "".join(f"{name} {value}\n" for name, value in fields.items())
+    return f"{header}\n{lines}\n".encode()
+
+
+def decode_fields(head: bytes, header: str, names: Sequence[str], what: str) -> Sequence[str]:
+    """Return the values of a head's fields, in order; `head` comes without the empty line and what follows it.
+
+    Raises: DecodeError: not UTF-8, another header, or a line missing, superfluous or out of its place.
+    """
+    lines = decode_utf8(head, what).split("\n")
+    if lines.pop(0) != header or len(lines) != len(names):
+        raise DecodeError(f"not {what} of version 1")
+    for name, line in zip(names, lines, strict=True):
+        if not line.startswith(f"{name} "):
+            raise DecodeError(f"{what} has no line {name!r} in its place")
+    return [line[len(name) + 1 :] for name, line in zip(names, lines, strict=True)]

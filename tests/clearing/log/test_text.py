@@ -10,9 +10,11 @@ from clearing.errors import DecodeError
 from clearing.log.text import (
     decode_base64,
     decode_decimal,
+    decode_fields,
     decode_hash,
     decode_utf8,
     encode_base64,
+    encode_fields,
 )
 
 
@@ -63,3 +65,29 @@ def test_hashes_are_32_bytes():
 def test_utf8_is_strict(data):
     with pytest.raises(DecodeError, match="note"):
         decode_utf8(data, "note")
+
+
+def test_heads_of_lines_have_one_spelling():
+    head = encode_fields("format@v1", {"one": "1", "two": ""})
+    assert head == b"format@v1\none 1\ntwo \n\n"
+    names = ("one", "two")
+    assert decode_fields(head[:-2], "format@v1", names, "a head") == ["1", ""]
+    for wrong in (
+        b"",
+        b"format@v2\none 1\ntwo ",
+        b"format@v1\ntwo \none 1",
+        b"format@v1\none 1",
+        b"format@v1\none 1\ntwo \nthree 3",
+        b"format@v1\none1\ntwo ",
+        b"format@v1\none 1\ntwo",
+        b"format@v1\none 1\r\ntwo ",
+        b"format@v1\none \xff\ntwo ",
+    ):
+        try:
+            found = decode_fields(wrong, "format@v1", names, "a head")
+        except DecodeError:
+            continue
+        # What stands in a value is its reader's to judge.
+        assert encode_fields("format@v1", dict(zip(names, found, strict=True)))[:-2] == wrong
+    with pytest.raises(DecodeError, match="a head"):
+        decode_fields(b"format@v1\none 1", "format@v1", names, "a head")
