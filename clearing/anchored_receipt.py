@@ -15,7 +15,7 @@ Lives here: the file as a value, its text, its making and its verification, offl
 Two clocks, and they differ in kind: *final at* is what the nodes of the quorum say with their cosignatures; *existed by* is
 the time of the block that holds the anchor, which no node of ours can move: it is worth what the work behind the chain
 of headers is worth, nothing on regtest. Invariant: `AnchoredReceipt.parse` accepts exactly the image of `AnchoredReceipt.encode`.
-Source: own design (README, decision on receipts).
+Source: own design (README, decision 40).
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ from clearing.log.proof import LogProof
 from clearing.log.text import (
     decode_base64,
     decode_decimal,
+    decode_fields,
     decode_hash,
-    decode_utf8,
     encode_base64,
+    encode_fields,
 )
 from clearing.receipt import VerifiedReceipt, verify_receipt
 from clearing.records.receipt import ReceiptRecord
@@ -100,8 +101,7 @@ class AnchoredReceipt:
             encode_base64(self.headers),
             encode_base64(self.ots),
         )
-        lines = [f"{name} {value}\n" for name, value in zip(_FIELDS, values, strict=True)]
-        return f"{FILE_HEADER}\n{''.join(lines)}\n".encode() + self.receipt
+        return encode_fields(FILE_HEADER, dict(zip(_FIELDS, values, strict=True))) + self.receipt
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
@@ -113,14 +113,9 @@ class AnchoredReceipt:
         if len(data) > FILE_BYTES_MAX:
             raise DecodeError(f"an anchored receipt is at most {FILE_BYTES_MAX} bytes")
         head, separator, receipt = data.partition(b"\n\n")
-        lines = decode_utf8(head, "anchored receipt").split("\n")
-        if not separator or lines.pop(0) != FILE_HEADER or len(lines) != len(_FIELDS):
-            raise DecodeError("not an anchored receipt of version 1")
-        values = []
-        for name, line in zip(_FIELDS, lines, strict=True):
-            if not line.startswith(f"{name} "):
-                raise DecodeError(f"the anchored receipt has no line {name!r} in its place")
-            values.append(line[len(name) + 1 :])
+        if not separator:
+            raise DecodeError("the anchored receipt has no empty line before the receipt")
+        values = decode_fields(head, FILE_HEADER, _FIELDS, "an anchored receipt")
         found = cls(
             network_of(values[0]),
             decode_decimal(values[1], "height of the first header"),

@@ -51,12 +51,12 @@ def anchored(net: Net, note: bytes, receipt: bytes) -> Case:
     return Case(net, receipt, note, chain, height, file)
 
 
-def receipt_under(net: Net, note: Note) -> bytes:
-    """Return the receipt of item 1 of the first submission."""
-    submission = Submission.of_leaf(net.store.leaf(SUBMISSION), net.store.body(SUBMISSION) or b"")
+def receipt_under(net: Net, note: Note, index: int = SUBMISSION) -> bytes:
+    """Return the receipt of item 1 of a submission, the first if not said."""
+    submission = Submission.of_leaf(net.store.leaf(index), net.store.body(index) or b"")
     return make_receipt(
         network_id=net.state.network_id,
-        index=SUBMISSION,
+        index=index,
         transaction=submission,
         checkpoint=note,
         nodes=net.store,

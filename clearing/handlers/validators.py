@@ -12,7 +12,13 @@ from clearing.consensus.validators import address_of, validators_hash
 from clearing.records.leaves import MisbehaviourLeaf, ValidatorsLeaf, body_hash
 from clearing.records.misbehaviour import NOBODY, Misbehaviour
 from clearing.rows import Table
-from clearing.rules.validators import Validators, encode_validators, next_set, total_power
+from clearing.rules.validators import (
+    Validators,
+    encode_validators,
+    naming_key,
+    next_set,
+    total_power,
+)
 from clearing.state import Draft
 
 _HOLDER = "validator/{}"
@@ -43,7 +49,11 @@ def move_validators(draft: Draft) -> None:
     leaf = ValidatorsLeaf(
         len(moved), total_power(moved), validators_hash_of(moved), body_hash(body)
     )
-    draft.record(leaf.encode(), body, public=True)
+    index = draft.record(leaf.encode(), body, public=True)
+    # The first one to name a set stands before whatever the set has signed, also when the set comes back.
+    named = naming_key(leaf.validators_hash)
+    if draft.get(Table.PARAMETERS, named) is None:
+        draft.put(Table.PARAMETERS, named, index.to_bytes(8, "big"))
     for validator in moved:
         key = _holder_key(address_of(validator.consensus_key))
         draft.put(Table.PARAMETERS, key, validator.participant.to_bytes(4, "big"))

@@ -86,6 +86,11 @@ class Validator:
         return ValidatorKey(self.consensus_key, self.power)
 
 
+def naming_key(validators_hash: bytes) -> bytes:
+    """Return the key of the PARAMETERS row that says which VALIDATORS leaf was the first to name a set: its log index, u64."""
+    return f"validators/{validators_hash.hex()}".encode()
+
+
 Validators = tuple[Validator, ...]
 """A set, ascending by participant; one validator a participant."""
 

@@ -18,16 +18,23 @@ from typing import Annotated, Any
 import grpc
 import typer
 
+from clearing.commit_proof import without_commit
 from clearing.errors import VerificationError
 from clearing.log import merkle
 from clearing.records.leaves import LeafKind, SealLeaf, leaf_kind
-from node.cli.consensus import commit_facts, verify_consensus
+from node.cli.consensus import verify_consensus
 from node.cli.errors import CheckFailedError, WrongUseError
 from node.cli.fsck import fsck
 from node.cli.names import Names
 from node.cli.obligations import AssetFilter, CycleFilter, PartyFilter, SubmissionNo, party_filter
+from node.cli.offline import (
+    checkpoint_of,
+    commit_facts,
+    read_proof,
+    verified_facts,
+)
 from node.cli.options import U64_MAX, AsJson
-from node.cli.proofs import LogCopy, newest
+from node.cli.proofs import LogCopy, WithCommit, newest, with_commit
 from node.cli.render import cells, print_json, progress, stdout, table
 from node.cli.rows import (
     ASSETS,
@@ -140,37 +147,39 @@ def check_blocks(leaves: Sequence[bytes]) -> tuple[Counter[LeafKind], int]:
 @with_access
 def commit(
     access: Access,
-    size: Annotated[
-        int | None,
-        typer.Option(help="Size of a checkpoint, as a receipt names it; the newest if left out."),
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Receipt or position proof to add the commit to, as `clearing` wrote it."
+        ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Where the evidence goes; `clearing verify --commit`.")
+        Path | None,
+        typer.Option(help="Where the proof with the commit goes; `clearing verify` reads it."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fetch what the validators have signed of the log at a checkpoint: further evidence beside a receipt.
+    """Show what the validators have signed of the log, and add it to a proof as further evidence.
 
-    For networks of several operators. It is verified here before it is written: more than two thirds of the power
-    have signed a header that carries size and root of the log.
+    For networks of several operators. Of the newest final checkpoint, or of that of FILE. It is verified here: more than two
+    thirds of the power of a set that the log names have signed a header that carries size and root of the log.
     """
+    if (file is None) != (out is None):
+        raise WrongUseError("USAGE", "FILE and --out go together", "Give both, or neither.")
     with access.client(timeout_s=120) as client:
-        seen = newest(client)
-        wanted = seen.checkpoint.size if size is None else size
-        copy = LogCopy.fetch(client, seen.checkpoint.size, "fetching leaves")
-        if not 0 < wanted <= len(copy.leaves):
-            raise WrongUseError("BAD_SIZE", f"the log has no size {wanted}", "See the receipt.")
-        height = SealLeaf.decode(copy.leaves[wanted - 1]).height
-        _, evidence = client.block_commit(height)
-    root = merkle.root_of([merkle.leaf_hash(leaf) for leaf in copy.leaves[:wanted]])
-    facts = {"size": wanted, "height": height, "file": str(out) if out else None}
-    facts |= commit_facts(evidence, seen.network_id, wanted, root)
+        carried = b"" if file is None else without_commit(read_proof(file))
+        if file is None:
+            head = newest(client).checkpoint
+        else:
+            head = checkpoint_of(verified_facts(carried, client.memory.policy))
+        found, proven = client.commit_proof(head)
+    facts = {"size": head.size, "file": str(out) if out else None} | commit_facts(proven)
     if out is not None:
-        write_output(out, evidence.encode())
+        write_output(out, found.carrying(carried))
     if as_json:
         print_json(facts)
         return
-    shown = table(f"Commit of block {height}", ("fact", "value"))
+    shown = table(f"Commit of the log of {head.size:,} leaves", ("fact", "value"))
     for name, value in facts.items():
         shown.add_row(*cells(name, "-" if value is None else value))
     stdout().print(shown)
@@ -191,6 +200,7 @@ def proof(
     out: Annotated[
         Path | None, typer.Option(help="Where a position's proof goes; `clearing verify` reads it.")
     ] = None,
+    commit: WithCommit = False,
     as_json: AsJson = False,
 ) -> None:
     """Prove that a leaf is in the log, or what a party's position is, under the newest final checkpoint.
@@ -201,7 +211,7 @@ def proof(
         raise WrongUseError("USAGE", "it is not said what to prove", "Give INDEX or --position.")
     with access.client(timeout_s=120) as client:
         if position is not None:
-            _prove_position(client, position, out, as_json=as_json)
+            _prove_position(client, position, out, commit=commit, as_json=as_json)
         elif index is not None:
             _prove_leaf(access, newest(client), index, as_json=as_json)
 
@@ -238,12 +248,15 @@ def _prove_leaf(access: Access, seen: Seen, index: int, *, as_json: bool) -> Non
     stdout().print(shown)
 
 
-def _prove_position(client: Client, text: str, out: Path | None, *, as_json: bool) -> None:
+def _prove_position(
+    client: Client, text: str, out: Path | None, *, commit: bool, as_json: bool
+) -> None:
     party, colon, asset = text.partition(":")
     if not colon:
         raise WrongUseError("BAD_ID", f"{text!r} is no position", "Write NAME:ASSET: p01:BTC.")
     names = Names(client.registry())
     data, proven = client.position_proof(names.party_no(party), names.asset_no(asset))
+    data, signed = with_commit(client, data, proven.checkpoint, wanted=commit)
     if out is not None:
         write_output(out, data)
     found = proven.position
@@ -255,6 +268,7 @@ def _prove_position(client: Client, text: str, out: Path | None, *, as_json: boo
         "state_root": proven.seal.state_root.hex(),
         "final_size": proven.checkpoint.size,
         "file": str(out) if out else None,
+        **signed,
     }
     if found is not None:
         facts |= POSITIONS.fact(found, names)

@@ -1,7 +1,7 @@
 """`clearing verify`: receipts and position proofs, checked with a file and a policy; no node, no network.
 
 Lives here: the command and what it prints. May not live here: the verification itself (clearing.receipt,
-clearing.anchored_receipt, clearing.position_proof).
+clearing.anchored_receipt, clearing.position_proof, clearing.commit_proof).
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from clearing.errors import ClearingError, DecodeError
+from clearing.commit_proof import CommitProof, VerifiedCommit, has_commit_proof
+from clearing.errors import ClearingError, DecodeError, VerificationError
+from clearing.log.checkpoint import Checkpoint
 from clearing.log.keys import VerifierKey
+from clearing.log.merkle import HASH_BYTES
 from clearing.log.policy import Policy
 from clearing.log.proof import LogProof
 from clearing.position_proof import VerifiedPosition, verify_position_proof
@@ -23,16 +26,15 @@ from clearing.records.instruction import Instruction
 from clearing.records.receipt import RecordKind, record_kind
 from clearing.records.transaction import actor_of
 from node.cli.bitcoin import header_source, parse_pin
-from node.cli.consensus import commit_facts
 from node.cli.errors import EXIT_CHECK_FAILED, WrongUseError
 from node.cli.options import AsJson
 from node.cli.render import cells, print_json, stdout, table, utc
-from node.files import read_given, read_text
+from node.files import read_given
 
 if TYPE_CHECKING:
     from clearing.anchored_receipt import VerifiedAnchoredReceipt
 
-_READ_BYTES_MAX = 6_000_001
+_READ_BYTES_MAX = 6_200_001
 _ANCHORED = b"clearing/anchored-receipt@"
 
 _NO_COST = {
@@ -52,13 +54,12 @@ class BitcoinTrust:
     node_url: str | None = None
 
 
-CommitFile = Annotated[
-    Path | None,
-    typer.Option(help="Evidence of `audit commit`: demand the validators' signatures besides."),
-]
 ValidatorsHash = Annotated[
-    str,
-    typer.Option(metavar="HASH", help="With --commit: the set of validators to demand, in hex."),
+    str | None,
+    typer.Option(
+        metavar="HASH",
+        help="Demand the validators' commit besides, by the set with this hash; `any` for whichever the log names.",
+    ),
 ]
 
 
@@ -99,8 +100,7 @@ def verify(
             "work has another block there.",
         ),
     ] = None,
-    commit: CommitFile = None,
-    validators: ValidatorsHash = "",
+    validators: ValidatorsHash = None,
     depth: Annotated[
         int,
         typer.Option(min=1, max=100_000, help="Anchored receipts: confirmations to demand."),
@@ -110,16 +110,15 @@ def verify(
     """Check a receipt, an anchored receipt or a position proof offline; exit 0 when it holds, 1 when it does not.
 
     Needs no node and no network, unless --bitcoin-node names one: only the file, and whom to trust. An anchored receipt shows two times: when the quorum had made
-    the record final, by its own clocks, and the Bitcoin block by which it existed.
+    the record final, by its own clocks, and the Bitcoin block by which it existed. A file that carries the validators' commit shows
+    besides how much of their power has signed the log's head; the commit is checked wherever there is one.
     """
     trusted = read_trust(policy, vkey)
     bitcoin = BitcoinTrust(bitcoin_header, bitcoin_network, depth, bitcoin_node)
-    with file.open("rb") as opened:
-        data = opened.read(_READ_BYTES_MAX)
+    wanted = _wanted_set(validators)
+    data = read_proof(file)
     try:
-        facts = verified_facts(data, trusted, bitcoin)
-        if commit is not None:
-            facts["consensus"] = _commit_facts(commit, facts, validators)
+        facts = verified_facts(data, trusted, bitcoin, wanted)
     except ClearingError as error:
         _show_refusal(str(error), as_json=as_json)
         raise typer.Exit(EXIT_CHECK_FAILED) from error
@@ -129,11 +128,27 @@ def verify(
     _show_facts(facts)
 
 
-def _commit_facts(file: Path, facts: dict[str, Any], validators: str) -> dict[str, Any]:
-    """Hold the validators' commit in `file` against the checkpoint that a proof was verified under."""
-    head = facts["checkpoint"]
-    network_id, root = bytes.fromhex(facts["network_id"]), bytes.fromhex(head["root"])
-    return commit_facts(read_text(file), network_id, head["size"], root, validators)
+@dataclass(frozen=True, slots=True)
+class SetTrust:
+    """That a commit is demanded: of the set with this hash, or of any that the log names."""
+
+    validators_hash: bytes | None
+
+
+def _wanted_set(text: str | None) -> SetTrust | None:
+    if text is None or text == "any":
+        return None if text is None else SetTrust(None)
+    try:
+        found = bytes.fromhex(text)
+    except ValueError:
+        found = b""
+    if len(found) != HASH_BYTES:
+        raise WrongUseError(
+            "BAD_HASH",
+            f"{text!r} is no hash of a set of validators",
+            "Give the 64 hexadecimal digits of a VALIDATORS leaf, or `any`.",
+        )
+    return SetTrust(found)
 
 
 def _show_refusal(reason: str, *, as_json: bool) -> None:
@@ -141,6 +156,12 @@ def _show_refusal(reason: str, *, as_json: bool) -> None:
         print_json({"holds": False, "reason": reason})
         return
     stdout().print(f"[bold red]does not hold:[/] {escape(reason)}", soft_wrap=True)
+
+
+def read_proof(file: Path) -> bytes:
+    """Return the bytes of a proof's file; of a longer one than any proof is, enough to be refused."""
+    with file.open("rb") as opened:
+        return opened.read(_READ_BYTES_MAX)
 
 
 def read_trust(policy: Path | None, vkey: str | None) -> Policy:
@@ -167,12 +188,46 @@ def read_trust(policy: Path | None, vkey: str | None) -> Policy:
 
 
 def verified_facts(
-    data: bytes, trusted: Policy, bitcoin: BitcoinTrust | None = None
+    data: bytes,
+    trusted: Policy,
+    bitcoin: BitcoinTrust | None = None,
+    wanted: SetTrust | None = None,
 ) -> dict[str, Any]:
     """Verify a receipt, anchored or not, or a position proof and return what it proves, ready for JSON.
 
+    A commit of the validators that the file carries is verified too; `wanted` demands one.
     Raises: DecodeError, VerificationError: it does not hold. WrongUseError: `bitcoin` cannot be read.
     """
+    if not has_commit_proof(data):
+        if wanted is not None:
+            raise VerificationError("the file carries no commit of the validators")
+        return _proof_facts(data, trusted, bitcoin)
+    commit, proof = CommitProof.split(data)
+    facts = _proof_facts(proof, trusted, bitcoin)
+    trusted_set = None if wanted is None else wanted.validators_hash
+    head, network_id = checkpoint_of(facts), bytes.fromhex(facts["network_id"])
+    return facts | {"commit": commit_facts(commit.verify(network_id, head, trusted_set))}
+
+
+def checkpoint_of(facts: dict[str, Any]) -> Checkpoint:
+    """Return the checkpoint that the facts of a proof name."""
+    head = facts["checkpoint"]
+    return Checkpoint(head["origin"], head["size"], bytes.fromhex(head["root"]))
+
+
+def commit_facts(proven: VerifiedCommit) -> dict[str, Any]:
+    """Return what a commit of the validators proves, ready for JSON."""
+    return {
+        "engine_height": proven.engine_height,
+        "time_s": proven.time_s,
+        "validators_index": proven.validators_index,
+        "validators_hash": proven.validators.validators_hash.hex(),
+        "power": proven.power,
+        "total_power": proven.validators.total_power,
+    }
+
+
+def _proof_facts(data: bytes, trusted: Policy, bitcoin: BitcoinTrust | None) -> dict[str, Any]:
     if data.startswith(_ANCHORED):
         return _anchored_facts(data, trusted, bitcoin or BitcoinTrust())
     extra = LogProof.parse(data).extra

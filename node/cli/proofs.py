@@ -17,10 +17,11 @@ from rich.markup import escape
 
 from clearing.errors import VerificationError
 from clearing.log import merkle
+from clearing.log.checkpoint import Checkpoint
 from clearing.log.keys import VerifierKey
 from node.cli.bitcoin import HEADERS_TIMEOUT_S, header_source, parse_pin
 from node.cli.errors import WrongUseError
-from node.cli.offline import anchored_facts, show_clocks
+from node.cli.offline import anchored_facts, commit_facts, show_clocks
 from node.cli.options import AsJson
 from node.cli.render import print_json, progress, stderr, stdout
 from node.cli.session import Access, with_access
@@ -78,6 +79,15 @@ BitcoinNode = Annotated[
 ]
 
 
+WithCommit = Annotated[
+    bool,
+    typer.Option(
+        "--commit",
+        help="Add the validators' commit over the log's head, on a network of several operators.",
+    ),
+]
+
+
 @with_access
 def receipt(
     access: Access,
@@ -95,13 +105,14 @@ def receipt(
     depth: Depth = 6,
     bitcoin_header: BitcoinHeader = None,
     bitcoin_node: BitcoinNode = None,
+    commit: WithCommit = False,
     as_json: AsJson = False,
 ) -> None:
     """Take a receipt: a file that proves for ever, offline, what was recorded.
 
     With an item it opens that obligation; without, it proves the submission as a whole. It waits until a quorum has
     made the record final, and is verified before it is written. An anchored receipt proves besides by which Bitcoin
-    block the record existed.
+    block the record existed; with a commit, that more than two thirds of the validators' power have signed the log's head.
     """
     index, item = parse_receipt_id(what)
     if as_json and out is None:
@@ -113,18 +124,21 @@ def receipt(
     facts: dict[str, Any] = {"submission": index, "item": item, "file": str(out)}
     if anchored:
         with access.client(timeout_s=HEADERS_TIMEOUT_S) as client:
-            data, size, more = _anchored(client, (index, item), depth, bitcoin_header, bitcoin_node)
-        facts |= more
+            data, head, more = _anchored(client, (index, item), depth, bitcoin_header, bitcoin_node)
+            data, signed = with_commit(client, data, head, wanted=commit)
+        facts |= more | signed
     else:
         with access.client() as client:
             data, proven = client.receipt(index, item)
-        size = proven.checkpoint.size
+            head = proven.checkpoint
+            data, signed = with_commit(client, data, head, wanted=commit)
+        facts |= signed
     if out is None:
         sys.stdout.write(data.decode())
         return
     write_output(out, data)
     if as_json:
-        print_json(facts | {"bytes": len(data), "final_size": size})
+        print_json(facts | {"bytes": len(data), "final_size": head.size})
         return
     policy = access.identity.profile.policy_path
     console = stdout()
@@ -137,15 +151,25 @@ def receipt(
 
 def _anchored(
     client: Client, what: tuple[int, int | None], depth: int, header: str | None, node: str | None
-) -> tuple[bytes, int, dict[str, Any]]:
-    """Return an anchored receipt, the size of its checkpoint, and both its times as facts."""
+) -> tuple[bytes, Checkpoint, dict[str, Any]]:
+    """Return an anchored receipt, its checkpoint, and both its times as facts."""
     pin = None if header is None else parse_pin(header)
     source = None if node is None else header_source(node)
     options = AnchoredOptions(depth_min=depth, pin=pin, headers=source)
     data, proven = client.anchored_receipt(*what, options)
     facts = anchored_facts(proven)
     clocks = {name: facts[name] for name in ("final_at_s", "existed_by")}
-    return data, proven.receipt.checkpoint.size, clocks
+    return data, proven.receipt.checkpoint, clocks
+
+
+def with_commit(
+    client: Client, proof: bytes, head: Checkpoint, *, wanted: bool
+) -> tuple[bytes, dict[str, Any]]:
+    """Return a proof with the validators' commit over its checkpoint before it, and the facts of that; as it is unless wanted."""
+    if not wanted:
+        return proof, {}
+    commit, proven = client.commit_proof(head)
+    return commit.carrying(proof), {"commit": commit_facts(proven)}
 
 
 @dataclass(frozen=True, slots=True)

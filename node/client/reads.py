@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from clearing.consensus import light_block
 from clearing.errors import DecodeError
 from clearing.handlers.reasons import Explanation
 from clearing.rules.positions import Position
@@ -35,7 +36,7 @@ from node.queries import (
     SettlementRow,
 )
 from node.queries_bitcoin import LegRow, MinedCoin
-from node.services.facade import AnchoringStatus, NodeStatus
+from node.services.facade import AnchoringStatus, BlockCommit, NodeStatus
 from node.wire_anchors import AnchorProofs, anchor_of, anchoring_of, proofs_of
 from node.wire_nodes import status_of
 
@@ -49,14 +50,21 @@ class Reader:
         """Read from nodes that `trust` has checked."""
         self._trust = trust
 
-    def block_commit(self, height: int) -> Operation[tuple[int, str]]:
-        """Return the engine's height of a block, and its validators' signatures as JSON (audit.proto)."""
+    def block_commit(self, height: int) -> Operation[BlockCommit]:
+        """Return what the validators have signed of a block; to be verified by the caller.
+
+        Raises: BadAnswerError: it is no signed header.
+        """
         answer = yield Call(
             f"{AUDIT}GetBlockCommit",
             audit_pb2.GetBlockCommitRequest(height=height),
             audit_pb2.GetBlockCommitResponse,
         )
-        return answer.engine_height, answer.evidence
+        try:
+            signed = light_block.decode(answer.light_block)
+        except DecodeError as error:
+            raise BadAnswerError(f"the commit is malformed: {error}") from error
+        return BlockCommit(answer.engine_height, signed, answer.validators_index)
 
     def obligations(
         self, wanted: ObligationFilter, *, everyone: bool, rows_max: int | None

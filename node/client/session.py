@@ -15,6 +15,7 @@ import grpc
 from clearing.errors import DecodeError
 from clearing.log.policy import Policy
 from node.client.anchored import Anchored
+from node.client.commits import Commits
 from node.client.memory import CheckpointMemory
 from node.client.outbox import OUTBOX_NAME, Outbox
 from node.client.reads import Reader
@@ -90,6 +91,7 @@ class Session:
         self.writer = Writer(self.trust, identity.profile.lei, outbox, opened)
         self.reader = Reader(self.trust)
         self.anchored = Anchored(self.trust, self.reader)
+        self.commits = Commits(self.trust, self.reader)
 
     def move_on(self, endpoint: str, *, rotate: bool) -> None:
         """Choose where the next attempt goes: to `endpoint` if one is named, else to the next one known, or stay."""

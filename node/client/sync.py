@@ -16,6 +16,7 @@ from typing import Any, Self, TypeVar
 import grpc
 
 from clearing.anchored_receipt import VerifiedAnchoredReceipt
+from clearing.commit_proof import CommitProof, VerifiedCommit
 from clearing.handlers.reasons import Explanation
 from clearing.log.checkpoint import Checkpoint
 from clearing.position_proof import VerifiedPosition
@@ -49,7 +50,7 @@ from node.queries import (
     SettlementRow,
 )
 from node.queries_bitcoin import LegRow, MinedCoin
-from node.services.facade import AnchoringStatus, NodeStatus
+from node.services.facade import AnchoringStatus, BlockCommit, NodeStatus
 from node.wire_anchors import AnchorProofs
 
 T = TypeVar("T")
@@ -289,8 +290,8 @@ class Client:
         """Return how the node stands."""
         return self._run(self._session.reader.status())
 
-    def block_commit(self, height: int) -> tuple[int, str]:
-        """Return the engine's height of a block, and its validators' signatures as JSON; verify before use."""
+    def block_commit(self, height: int) -> BlockCommit:
+        """Return what the validators have signed of a block; verify before use."""
         return self._run(self._session.reader.block_commit(height))
 
     # -- proofs
@@ -317,6 +318,13 @@ class Client:
         """
         operation = self._session.anchored.receipt(log_index, item, options or AnchoredOptions())
         return self._run(operation)
+
+    def commit_proof(self, head: Checkpoint) -> tuple[CommitProof, VerifiedCommit]:
+        """Return the validators' commit for a checkpoint that was verified before, and what it proves; it has been verified.
+
+        `CommitProof.carrying` puts it before any proof under that checkpoint.
+        """
+        return self._run(self._session.commits.prove(head))
 
     def position_proof(self, participant: int, asset: int) -> tuple[bytes, VerifiedPosition]:
         """Return the proof of a position or its absence, and what it proves; it has been verified."""

@@ -158,11 +158,16 @@ class Trust:
 
     def inclusion(self, log_index: int, size: int) -> Operation[tuple[bytes, ...]]:
         """Fetch the inclusion proof of a leaf in the log of `size` leaves; to be verified by the caller."""
+        _, path = yield from self.leaf(log_index, size)
+        return path
+
+    def leaf(self, log_index: int, size: int) -> Operation[tuple[bytes, tuple[bytes, ...]]]:
+        """Fetch a leaf and its inclusion proof in the log of `size` leaves; to be verified by the caller."""
         request = audit_pb2.GetInclusionProofRequest(index=log_index, size=size)
         answer = yield Call(
             f"{AUDIT}GetInclusionProof", request, audit_pb2.GetInclusionProofResponse
         )
-        return _path(answer.inclusion.path)
+        return answer.leaf, _path(answer.inclusion.path)
 
     def reconcile(self, note: Note) -> Operation[None]:
         """Demand that a proof's checkpoint is of the history remembered, and take it over where it is newer."""

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
+from clearing.consensus import light_block
 from clearing.errors import VerificationError
 from clearing.log import merkle
 from clearing.log.checkpoint import Checkpoint
@@ -165,7 +166,10 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
         except VerificationError as error:
             raise refusal(Refusal.NOT_FOUND, str(error)) from error
         return audit_pb2.GetBlockCommitResponse(
-            height=request.height, engine_height=found.engine_height, evidence=found.evidence
+            height=request.height,
+            engine_height=found.engine_height,
+            light_block=light_block.encode(found.signed),
+            validators_index=found.validators_index,
         )
 
     async def ListProposals(self, request: audit_pb2.ListProposalsRequest, context: Any) -> Any:

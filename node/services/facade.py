@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from clearing.consensus.commit import SignedHeader
 from clearing.errors import ClearingError
 from clearing.handlers.reasons import Explanation
 from clearing.ledger import Outcome
@@ -169,10 +170,15 @@ class PositionProof:
 
 @dataclass(frozen=True, slots=True)
 class BlockCommit:
-    """What the validators have signed of a block: the engine's height of it, and JSON as in audit.proto."""
+    """What the validators have signed of a block.
+
+    engine_height: of the engine's block that it was made of. signed: header and commit of the engine's next one, and the set.
+    validators_index: log index of the first VALIDATORS leaf that names the set.
+    """
 
     engine_height: int
-    evidence: str
+    signed: SignedHeader
+    validators_index: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,12 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from clearing.commit_proof import CommitProof
 from clearing.records.leaves import LeafKind, ValidatorsLeaf, leaf_kind
 from clearing.rules.registry import Action, ActionKind
 from clearing.types import LicenceStatus, ObligationState
@@ -23,7 +25,7 @@ from node.config import load_config
 from node.queries import ObligationFilter
 from node.sequencer.cometbft.home import TRANSACTION_BYTES_MAX, read_keys, sockets_of
 from node.sequencer.cometbft.rpc import EngineRpc
-from node.services.facade import NodeCondition, NodeKind
+from node.services.facade import BlockCommit, NodeCondition, NodeKind
 from tests.node.cli.network_kit import facts, run
 from tests.node.operators_kit import FIFTH, NAMES, OperatorsNetwork, engine_program, make_operators
 
@@ -93,7 +95,8 @@ def test_every_operator_takes_transactions_and_all_reach_the_same_bytes(
     until("one head", lambda: agree(network, *NAMES, "p01"))
     found = status(network, "ministry")
     assert (found.kind, found.condition) == (NodeKind.OPERATOR, NodeCondition.SERVING)
-    assert (found.engine.peers, found.engine.power) == (3, 10)
+    assert found.engine.power == 10
+    until("all engines meet", lambda: status(network, "ministry").engine.peers == 3)
     assert {one.name for one in found.replicas if one.connected} >= set(NAMES) - {"ministry"}
 
 
@@ -252,16 +255,14 @@ def test_the_validators_signatures_prove_the_log_through_every_set(
         assert [one.count for one in sets] == [4, 5, 4]
         assert 3 * found.power > 2 * found.total_power == 80
 
-        def forged(height: int) -> tuple[int, str]:
-            engine_height, evidence = client.block_commit(height)
-            values = json.loads(evidence)
-            values["signed_header"]["commit"]["signatures"] = values["signed_header"]["commit"][
-                "signatures"
-            ][:2]
-            return engine_height, json.dumps(values)
+        def half(height: int) -> BlockCommit:
+            found = client.block_commit(height)
+            commit = found.signed.commit
+            fewer = replace(commit, signatures=commit.signatures[:2])
+            return replace(found, signed=replace(found.signed, commit=fewer))
 
         with pytest.raises(Exception, match="more than two thirds"):
-            verify_consensus(leaves, seen.network_id, forged)
+            verify_consensus(leaves, seen.network_id, half)
 
 
 def test_a_participant_and_the_regulator_check_the_validators_by_command(
@@ -274,26 +275,57 @@ def test_a_participant_and_the_regulator_check_the_validators_by_command(
         assert 3 * found["consensus"]["power"] > 2 * found["consensus"]["total_power"] == 80
 
 
-def test_a_receipt_carries_the_validators_signatures_as_further_evidence(
+def test_a_receipt_carries_the_validators_commit_as_further_evidence(
     network: OperatorsNetwork, tmp_path: Path
 ) -> None:
     identity = ("--identity", str(network.path / "identities" / "p01"))
+    trust = ("--policy", network.path / "policy")
     with network.client("p01") as client:
         (recorded,) = client.submit(ONE)
-        data, proven = client.receipt(recorded.index, item=0)
-    receipt, commit = tmp_path / "receipt", tmp_path / "commit.json"
-    receipt.write_bytes(data)
-    size = str(proven.checkpoint.size)
-    made = facts("audit", "commit", "--size", size, "--out", commit, *identity)
-    check = ("verify", receipt, "--policy", network.path / "policy", "--commit", commit)
-    found = facts(*check, "--validators", made["validators_hash"])["consensus"]
-    assert (found["power"] > 26, found["total_power"]) == (True, 40)
-    wrong = run(*check, "--validators", "00" * 32, "--json")
+        first, proven = client.receipt(recorded.index, item=0)
+    receipt, plain, later = (tmp_path / name for name in ("receipt", "plain", "later"))
+    made = facts("receipt", f"{recorded.index}:0", "--commit", "--out", receipt, *identity)
+    found = facts("verify", receipt, *trust, "--validators", made["commit"]["validators_hash"])
+    assert (found["kind"], found["amount"]) == ("obligation", "7")
+    assert found["commit"] == made["commit"]
+    assert (found["commit"]["power"] > 26, found["commit"]["total_power"]) == (True, 40)
+    # The set that came third: the leaf is the one that names it.
+    with network.client("regulator") as client:
+        leaves = list(client.leaves())
+    named = ValidatorsLeaf.decode(leaves[found["commit"]["validators_index"]])
+    assert named.validators_hash.hex() == found["commit"]["validators_hash"]
+    wrong = run("verify", receipt, *trust, "--validators", "00" * 32, "--json")
     assert (wrong.exit_code, json.loads(wrong.stdout)["holds"]) == (1, False)
-    # Another checkpoint's commit is none for this receipt.
-    facts("audit", "commit", "--size", "3", "--out", commit, *identity)
-    other = run(*check, "--json")
-    assert "another log" in json.loads(other.stdout)["reason"]
+    # To a receipt that was taken without, it is added; to one that has it, again.
+    plain.write_bytes(first)
+    for given in (plain, later):
+        added = facts("audit", "commit", given, "--out", later, *identity)
+        assert added["size"] == proven.checkpoint.size
+        assert CommitProof.split(later.read_bytes())[1] == first
+        assert facts("verify", later, *trust, "--validators", "any")["holds"]
+    # The newest head's commit is shown without a proof to carry it, by a position proof it is carried.
+    assert facts("audit", "commit", *identity)["power"] > 26
+    proof = ("audit", "proof", "--position", "p01:BTC", "--out", later, "--commit")
+    assert facts(*proof, *identity)["commit"]["total_power"] == 40
+    assert facts("verify", later, *trust)["kind"] == "position"
+
+
+def test_another_checkpoints_commit_is_none_for_a_receipt(
+    network: OperatorsNetwork, tmp_path: Path
+) -> None:
+    with network.client("p01") as client:
+        (recorded,) = client.submit(ONE)
+        before, old = client.receipt(recorded.index)
+        (second,) = client.submit(ONE)
+        newer = client.receipt(second.index)[1].checkpoint
+        assert newer.size > old.checkpoint.size
+        commit, _ = client.commit_proof(newer)
+        found, _ = client.commit_proof(old.checkpoint)
+        assert found.signed.header.height < commit.signed.header.height
+    mixed = tmp_path / "mixed"
+    mixed.write_bytes(replace(found, signed=commit.signed).carrying(before))
+    told = run("verify", mixed, "--policy", network.path / "policy", "--json")
+    assert "another log" in json.loads(told.stdout)["reason"]
 
 
 def test_all_stopped_and_started_it_goes_on(network: OperatorsNetwork) -> None:

@@ -421,27 +421,31 @@ class GetBlockCommitResponse(_message.Message):
 
     HEIGHT_FIELD_NUMBER: _builtins.int
     ENGINE_HEIGHT_FIELD_NUMBER: _builtins.int
-    EVIDENCE_FIELD_NUMBER: _builtins.int
+    LIGHT_BLOCK_FIELD_NUMBER: _builtins.int
+    VALIDATORS_INDEX_FIELD_NUMBER: _builtins.int
     height: _builtins.int
     """The block's height again. Agreed."""
     engine_height: _builtins.int
     """Height of the engine's block that it was made of; the commit is of the next one, whose header carries the app hash.
     Agreed.
     """
-    evidence: _builtins.str
-    """JSON object with "signed_header" and "validators" as the engine's RPC gives them (CometBFT, /commit, /validators).
-    Header and set are agreed, which signatures were collected is local.
+    light_block: _builtins.bytes
+    """The engine's LightBlock (tendermint.types.LightBlock of CometBFT): header, commit and set of that next block; votes
+    that were not for it are absent. Header and set are agreed, which signatures were collected is local.
     """
+    validators_index: _builtins.int
+    """Log index of the first VALIDATORS leaf that names the set. Agreed."""
     def __init__(
         self,
         *,
         height: _builtins.int = ...,
         engine_height: _builtins.int = ...,
-        evidence: _builtins.str = ...,
+        light_block: _builtins.bytes = ...,
+        validators_index: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine_height", b"engine_height", "evidence", b"evidence", "height", b"height"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine_height", b"engine_height", "height", b"height", "light_block", b"light_block", "validators_index", b"validators_index"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -12,7 +12,6 @@ bounded in number, bytes and time.
 from __future__ import annotations
 
 import hashlib
-import json
 import queue
 import threading
 import time
@@ -22,13 +21,16 @@ from pathlib import Path
 
 import structlog
 
-from clearing.errors import RejectCode, VerificationError
+from clearing.errors import DecodeError, RejectCode, VerificationError
 from clearing.handlers.answers import refused
 from clearing.ledger import Block, Outcome
 from clearing.records.transaction import Transaction
+from clearing.rows import Table
+from clearing.rules.validators import naming_key
 from node.errors import SetupError
 from node.sequencer.clock import wall_ms
 from node.sequencer.cometbft.application import CODE_RECORDED, Application, Events
+from node.sequencer.cometbft.headers import signed_header_of
 from node.sequencer.cometbft.home import TRANSACTION_BYTES_MAX, Sockets
 from node.sequencer.cometbft.rpc import (
     EngineAwayError,
@@ -204,12 +206,17 @@ class CometSequencer:
                 raise VerificationError(f"no block {height} was made here of an engine's")
         # The header after the block carries the app hash that the block led to.
         try:
-            signed = self._rpc.commit(ordered + 1)
-            validators = self._rpc.validators(ordered + 1)
-        except EngineError as error:
+            signed = signed_header_of(
+                self._rpc.commit(ordered + 1), self._rpc.validators(ordered + 1)
+            )
+        except (EngineError, DecodeError) as error:
             raise NotServingError(NodeCondition.CATCHING_UP, str(error)) from error
-        evidence = {"signed_header": signed, "validators": validators}
-        return BlockCommit(ordered, json.dumps(evidence, separators=(",", ":")))
+        key = naming_key(signed.header.validators_hash)
+        with self._machine.store.snapshot() as view:
+            named = view.get(Table.PARAMETERS, key)
+        if named is None:
+            raise VerificationError(f"the set that signed block {height} is none of the log's")
+        return BlockCommit(ordered, signed, int.from_bytes(named, "big"))
 
     @property
     def refusal(self) -> NodeRefusalError | None:

@@ -50,6 +50,18 @@ def test_receipts_verify_offline_and_altered_ones_do_not(
     assert error["code"] == "NOT_FOUND"
 
 
+def test_one_operator_alone_has_no_commit_to_add(
+    net: Net, settled: tuple[int, int], tmp_path: Path
+) -> None:
+    file = tmp_path / "proof"
+    ask = ("receipt", str(settled[1]), "--commit", "--out", file, *net.as_("p01"))
+    assert refused(1, *ask)["code"] == "NOT_HELD"
+    assert not file.exists()
+    assert refused(1, "audit", "commit", *net.as_("regulator"))["code"] == "NOT_HELD"
+    error = refused(2, "audit", "commit", "--out", file, *net.as_("regulator"))
+    assert error["code"] == "USAGE"
+
+
 def test_wrong_trust_is_wrong_use(net: Net, tmp_path: Path) -> None:
     proof = tmp_path / "x"
     proof.write_text("x")

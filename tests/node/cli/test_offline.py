@@ -1,4 +1,4 @@
-"""`clearing verify` of anchored receipts: a file, a policy, a trusted Bitcoin block; nothing else."""
+"""`clearing verify` of anchored receipts and of proofs with a commit: a file, a policy, and whom else to trust; nothing else."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from clearing.bitcoin.transaction import sha256d, shown
-from tests.anchored_kit import Case, make_case
+from tests.anchored_kit import Case, anchored, make_case, receipt_under
+from tests.clearing.commit_kit import FOUR, header_over, make_net, namings, proof_of, signed_by
+from tests.ledger_kit import P01, P02, item
 from tests.node.cli.network_kit import facts, refused, run
-from tests.proof_kit import COSIGNED_S, POLICY
+from tests.proof_kit import COSIGNED_S, POLICY, head_note
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +89,41 @@ def test_altered_and_cut_files_do_not_hold(case: Case, tmp_path: Path, policy: P
         path.write_bytes(changed)
         done = run("verify", path, "--policy", policy, "--json")
         assert (done.exit_code, json.loads(done.stdout)["holds"]) == (1, False)
+
+
+@pytest.fixture(scope="module")
+def committed() -> tuple[bytes, bytes, str]:
+    """Return a receipt and an anchored receipt that carry the validators' commit, and the hash of their set."""
+    net = make_net()
+    index = net.submit(P01, item(P01, P02, 1000), item(P01, P02, 1001))
+    note = head_note(net)
+    receipt = receipt_under(net, note, index)
+    (naming,) = namings(net)
+    signed = signed_by(header_over(net, FOUR), FOUR, FOUR[1:])
+    commit = proof_of(net, naming, signed)
+    both = anchored(net, note.encode(), receipt).file.encode()
+    return commit.carrying(receipt), commit.carrying(both), signed.header.validators_hash.hex()
+
+
+def test_a_commit_is_checked_where_there_is_one_and_demanded_where_it_is_asked_for(
+    committed: tuple[bytes, bytes, str], file: Path, policy: Path, tmp_path: Path
+) -> None:
+    receipt, both, validators = committed
+    path = tmp_path / "committed"
+    for data, kind in ((receipt, "plain"), (both, "anchored")):
+        path.write_bytes(data)
+        for demand in ((), ("--validators", "any"), ("--validators", validators.upper())):
+            proven = facts("verify", path, "--policy", policy, *demand)
+            assert (proven["holds"], proven["amount"]) == (True, "1001")
+            assert (proven["commit"]["power"], proven["commit"]["total_power"]) == (30, 40)
+            assert ("existed_by" in proven) == (kind == "anchored")
+        text = run("verify", path, "--policy", policy).output
+        assert "commit power" in text
+        assert validators in text.replace("\n", "")
+        path.write_bytes(data.replace(b"index ", b"index 1", 1))
+        assert run("verify", path, "--policy", policy).exit_code == 1
+    other = run("verify", file, "--policy", policy, "--validators", "any", "--json")
+    assert (other.exit_code, "no commit" in json.loads(other.stdout)["reason"]) == (1, True)
+    for wrong in ("", "all", "0" * 63, "g" * 64):
+        error = refused(2, "verify", file, "--policy", policy, "--validators", wrong)
+        assert error["code"] == "BAD_HASH"
