@@ -17,6 +17,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -82,10 +83,13 @@ class NodeProcess:
         return pid
 
     def _spawn(self, lock: int) -> int:
-        # The child's copy of the descriptor carries the lock; everything else of ours is closed on exec.
+        # The child's copy of the descriptor carries the lock; everything else that is ours is closed on exec.
         inherited = os.dup(lock)
-        os.set_inheritable(inherited, True)
         try:
+            os.set_inheritable(inherited, True)
+            closed = [
+                (os.POSIX_SPAWN_CLOSE, number) for number in _inheritable() if number != inherited
+            ]
             return os.posix_spawn(
                 sys.executable,
                 [sys.executable, *self.command],
@@ -100,6 +104,7 @@ class NodeProcess:
                         0o600,
                     ),
                     (os.POSIX_SPAWN_DUP2, 1, 2),
+                    *closed,
                 ],
                 setsid=True,
             )
@@ -194,6 +199,19 @@ class NodeProcess:
                 os.waitpid(pid, 0)
         except (ChildProcessError, FileNotFoundError):
             return
+
+
+def _inheritable() -> list[int]:
+    """Return the descriptors beyond the three streams that a child would get: those that a shell has given to us.
+
+    A node that kept one would keep the pipe open at which somebody waits for this command's end.
+    """
+    found = []
+    for number in [int(one.name) for one in Path("/dev/fd").iterdir()]:
+        with suppress(OSError):  # the descriptor of the listing itself is gone
+            if number > 2 and os.get_inheritable(number):
+                found.append(number)
+    return found
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import time
 from collections.abc import Iterator
@@ -41,6 +42,23 @@ def test_start_is_seen_by_others_and_runs_once(process: NodeProcess, tmp_path: P
     os.kill(pid, 0)
     # A session of its own: ^C in the terminal that started it does not reach it.
     assert os.getsid(pid) == pid
+
+
+def test_it_holds_no_pipe_of_who_started_it(process: NodeProcess) -> None:
+    reading, writing = os.pipe()
+    try:
+        os.set_inheritable(writing, True)
+        process.start()
+        assert os.get_inheritable(writing)
+        os.close(writing)
+        # Whoever reads hears the end at once, as in x=$(clearing testnet up 3>&1).
+        ended, _, _ = select.select([reading], [], [], 10)
+        assert ended
+        assert os.read(reading, 1) == b""
+    finally:
+        os.close(reading)
+    # The one descriptor that it must keep: the lock says that it runs.
+    assert process.pid() is not None
 
 
 def test_kill_ends_it_and_it_starts_again_with_another_pid(process: NodeProcess) -> None:
