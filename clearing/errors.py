@@ -73,6 +73,7 @@ class RejectCode(enum.IntEnum):
     ZERO_AMOUNT = 308
     DUE_PASSED = 309
     BOOK_FULL = 310
+    SUBMITTER_BOOK_FULL = 311
 
     # a selection of items
     UNKNOWN_SUBMISSION = 400
@@ -166,6 +167,7 @@ REMEDIES: dict[RejectCode, str] = {
     RejectCode.ZERO_AMOUNT: "The amount must be at least one smallest unit.",
     RejectCode.DUE_PASSED: "The due time must lie after the block's time, or be 0 for none.",
     RejectCode.BOOK_FULL: "Too many open obligations; wait for the next cycle to settle.",
+    RejectCode.SUBMITTER_BOOK_FULL: "You have too many open obligations; rescind some, wait for a cycle, or ask governance for more.",
     RejectCode.UNKNOWN_SUBMISSION: "Use the log index that the submission's receipt names.",
     RejectCode.UNKNOWN_ITEM: "Item numbers run from 0 to one less than the submission's count.",
     RejectCode.NOTHING_SELECTED: "No item of the submission is open to this instruction by you.",

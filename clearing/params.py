@@ -51,13 +51,17 @@ DAY_S = 86_400
 OPEN_ITEMS_MAX = 1 << 26
 """Greatest number of open obligations: it bounds a cycle's rows, so that sums stay below 2^(128+26) < 2^191."""
 
+SUBMITTER_OPEN_ITEMS_MAX = OPEN_ITEMS_MAX >> 1
+"""Greatest limit of one submitter's open obligations that governance may set: nobody fills the book alone."""
+
 invariant(RANGES_PER_INSTRUCTION_MAX * 8 + 16 <= PAYLOAD_BYTES_MAX, "ranges must fit a payload")
 invariant(OPEN_ITEMS_MAX.bit_length() + 128 < 191, "net positions must fit 192 bits with sign")
 
 _LAYOUT = Layout(
     "parameters",
     uint("governance_quorum", 1),
-    reserved(7),
+    reserved(3),
+    uint("submitter_open_items", 4),
     uint("proposal_lifetime_ms", 8),
     uint("settlement_timeout_ms", 8),
     uint("solution_timeout_ms", 8),
@@ -72,12 +76,15 @@ class Parameters:
     proposal_lifetime_ms: block time after which an unfinished proposal lapses.
     settlement_timeout_ms: block time a cycle has from netting to its last confirmation before it fails.
     solution_timeout_ms: block time proposers have from cut-off to a valid solution of each set-off.
+    submitter_open_items: greatest number of open obligations that one submitter has in the book; a submission counts
+        whole until all its items have ended.
     """
 
     governance_quorum: int = 2
     proposal_lifetime_ms: int = 7 * DAY_S * 1000
     settlement_timeout_ms: int = DAY_S * 1000
     solution_timeout_ms: int = 10 * 60 * 1000
+    submitter_open_items: int = 1 << 22
 
     WIDTH: ClassVar[int] = _LAYOUT.width
 
@@ -85,6 +92,7 @@ class Parameters:
         """Return the canonical 32 bytes."""
         return _LAYOUT.encode(
             governance_quorum=self.governance_quorum,
+            submitter_open_items=self.submitter_open_items,
             proposal_lifetime_ms=self.proposal_lifetime_ms,
             settlement_timeout_ms=self.settlement_timeout_ms,
             solution_timeout_ms=self.solution_timeout_ms,
@@ -109,4 +117,7 @@ class Parameters:
             raise DecodeError(
                 "proposal_lifetime_ms, settlement_timeout_ms and solution_timeout_ms must be above 0"
             )
+        # None would shut everybody out; with more than half of the book one would hold more than all others.
+        if not 0 < parameters.submitter_open_items <= SUBMITTER_OPEN_ITEMS_MAX:
+            raise DecodeError(f"submitter_open_items must be 1 to {SUBMITTER_OPEN_ITEMS_MAX}")
         return parameters

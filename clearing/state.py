@@ -125,6 +125,7 @@ class State:
         "network_id",
         "open",
         "open_items",
+        "open_items_of",
         "reader",
         "registry",
         "time_ms",
@@ -137,6 +138,7 @@ class State:
         self.height = -1
         self.time_ms = 0
         self.open_items = 0
+        self.open_items_of: dict[int, int] = {}
         self.last_cycle = 0
         self.network_id = bytes(32)
         self.log = merkle.CompactRange()
@@ -202,7 +204,7 @@ class State:
         del self.expiries[:passed]
         for submission in delta.submissions.values():
             if submission.states.is_closed:
-                self.open.pop(submission.index, None)
+                self._forget(submission.index)
             else:
                 self._remember(submission)
         for number, cycle in delta.cycles.items():
@@ -211,7 +213,19 @@ class State:
             else:
                 self.cycles.pop(number, None)
 
+    def _forget(self, index: int) -> None:
+        # One that closes in the block that records it was never here.
+        closed = self.open.pop(index, None)
+        if closed is not None:
+            submitter = closed.states.submitter
+            self.open_items_of[submitter] -= closed.states.count
+            if not self.open_items_of[submitter]:
+                del self.open_items_of[submitter]
+
     def _remember(self, submission: OpenSubmission) -> None:
+        if submission.index not in self.open:
+            submitter, count = submission.states.submitter, submission.states.count
+            self.open_items_of[submitter] = self.open_items_of.get(submitter, 0) + count
         self.open[submission.index] = submission
         expiry_ms = submission.chunk.next_expiry_ms(submission.states)
         entry = (expiry_ms, submission.index)
@@ -273,6 +287,7 @@ class Draft:
         self.registry = state.registry
         self.network_id = state.network_id
         self.open_items = state.open_items
+        self._added_items_of: dict[int, int] = {}
         self.last_cycle = state.last_cycle
         self.entries: list[Entry] = []
         self._rows: dict[Table, dict[bytes, bytes | None]] = {table: {} for table in Table}
@@ -334,9 +349,15 @@ class Draft:
             if index not in self.state.open:
                 yield submission
 
+    def open_items_of(self, submitter: int) -> int:
+        """Return how many items a submitter's open submissions have; what this block closes counts to its end."""
+        return self.state.open_items_of.get(submitter, 0) + self._added_items_of.get(submitter, 0)
+
     def add_submission(self, submission: OpenSubmission) -> None:
         """Put a fresh submission into the open book."""
-        self.open_items += submission.states.count
+        submitter, count = submission.states.submitter, submission.states.count
+        self.open_items += count
+        self._added_items_of[submitter] = self._added_items_of.get(submitter, 0) + count
         for participant in submission.chunk.participants():
             self.put(Table.PARTIES, key_party(participant, submission.index), b"\1")
         self._submissions[submission.index] = submission

@@ -160,6 +160,7 @@ _REJECT_STATUS: dict[RejectCode, grpc.StatusCode] = {
     RejectCode.DUE_PASSED: grpc.StatusCode.FAILED_PRECONDITION,
     # Not RESOURCE_EXHAUSTED: only a settled cycle makes room, and clients repeat that status within seconds.
     RejectCode.BOOK_FULL: grpc.StatusCode.FAILED_PRECONDITION,
+    RejectCode.SUBMITTER_BOOK_FULL: grpc.StatusCode.FAILED_PRECONDITION,
     RejectCode.UNKNOWN_SUBMISSION: grpc.StatusCode.NOT_FOUND,
     RejectCode.UNKNOWN_ITEM: grpc.StatusCode.NOT_FOUND,
     RejectCode.NOTHING_SELECTED: grpc.StatusCode.FAILED_PRECONDITION,

@@ -83,6 +83,7 @@ class Oracle(GovernedOracle):
         self.log_size = 2
         self.requests: dict[tuple[int, bytes], tuple[bytes, int]] = {}
         self.submissions: dict[int, tuple[int, list[Obligation]]] = {}
+        self.held: dict[int, int] = {}
         self.cycles: dict[int, Cycle] = {}
         self.proposals: dict[int, Proposal] = {}
         self.liquidity: dict[tuple[int, int], int] = {}
@@ -92,6 +93,7 @@ class Oracle(GovernedOracle):
     def block(self, time_ms: int, requests: Sequence[Request]) -> list[Answer]:
         """Do what falls due, answer the requests in order, and count a SEAL if anything was recorded."""
         self.time_ms, size = time_ms, self.log_size
+        self.held = self.open_items_by_submitter()
         self._expire()
         self._give_up()
         self._time_out()
@@ -113,6 +115,14 @@ class Oracle(GovernedOracle):
         """Return the items of submissions that have not ended, ended items of theirs included."""
         lists = [items for _, items in self.submissions.values()]
         return sum(len(items) for items in lists if any(item.state not in ENDS for item in items))
+
+    def open_items_by_submitter(self) -> dict[int, int]:
+        """Return the same by who submitted them; nobody has none."""
+        held: dict[int, int] = {}
+        for submitter, items in self.submissions.values():
+            if any(item.state not in ENDS for item in items):
+                held[submitter] = held.get(submitter, 0) + len(items)
+        return held
 
     def position(self, participant: int, asset: int) -> tuple[int, ...]:
         """Return payable, receivable, provisional net, paid and received, each summed from the beginning."""
@@ -219,6 +229,10 @@ class Oracle(GovernedOracle):
         bad = tuple((at, code) for at, code in enumerate(codes) if code)
         if bad:
             return Answer(min(code for _, code in bad), bad=bad)
+        # What ends in this block makes room in the next.
+        if self.held.get(actor, 0) + len(items) > self.terms.submitter_items:
+            return Answer(R.SUBMITTER_BOOK_FULL)
+        self.held[actor] = self.held.get(actor, 0) + len(items)
         index = self._record()
         self.submissions[index] = (actor, deepcopy(list(items)))
         return Answer(R.OK, index)

@@ -45,6 +45,7 @@ class Terms:
     timeout_ms: int
     cut_offs_s: tuple[int, ...] = ()
     solution_ms: int = 70_000
+    submitter_items: int = 1 << 22
 
 
 @dataclass

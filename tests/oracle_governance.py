@@ -118,10 +118,10 @@ class GovernedOracle:
         return R.OK
 
     def _act_set_parameters(
-        self, quorum: int, lifetime_ms: int, timeout_ms: int, solution_ms: int
+        self, quorum: int, lifetime_ms: int, timeout_ms: int, solution_ms: int, items: int
     ) -> R:
         cut_offs_s = self.terms.cut_offs_s
-        self.terms = Terms(quorum, lifetime_ms, timeout_ms, cut_offs_s, solution_ms)
+        self.terms = Terms(quorum, lifetime_ms, timeout_ms, cut_offs_s, solution_ms, items)
         return R.OK
 
     def _act_set_timetable(self, cut_offs_s: tuple[int, ...]) -> R:

@@ -60,6 +60,10 @@ def submit(draft: Draft, submission: Submission) -> Outcome:
     # The book has a limit, so that sums over it stay within 192 bits.
     if draft.open_items + submission.count > OPEN_ITEMS_MAX:
         return refused(RejectCode.BOOK_FULL)
+    # So has each submitter's part of it, so that nobody takes the room of all others.
+    held = draft.open_items_of(submission.submitter)
+    if held + submission.count > draft.registry.parameters.submitter_open_items:
+        return refused(RejectCode.SUBMITTER_BOOK_FULL)
     index = draft.record(submission.leaf, submission.body)
     states = ItemStates.proposed(submission.submitter, submission.count)
     draft.add_submission(OpenSubmission.of_body(index, submission.body, states))

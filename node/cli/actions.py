@@ -14,7 +14,7 @@ A file is a list of objects, each with "action" and that action's fields; times 
     {"action": "add-asset", "name", "caip19", "scale"[, "dti"][, "method"]}
     {"action": "set-method", "asset", "method": "positions"|"gridlock"|"setoff"}
     {"action": "set-parameters"[, "governance_quorum"][, "proposal_lifetime_ms"][, "settlement_timeout_ms"]
-        [, "solution_timeout_ms"]}
+        [, "solution_timeout_ms"][, "submitter_open_items"]}
     {"action": "set-timetable", "cut_offs": ["11:00", "16:30"]}                       UTC
     {"action": "set-cap", "participant", "asset", "amount": "UNITS" or null}
 
@@ -201,6 +201,7 @@ def _set_parameters(fields: _Fields, registry: Registry) -> Any:
         proposal_lifetime_ms=fields.number("proposal_lifetime_ms", now.proposal_lifetime_ms),
         settlement_timeout_ms=fields.number("settlement_timeout_ms", now.settlement_timeout_ms),
         solution_timeout_ms=fields.number("solution_timeout_ms", now.solution_timeout_ms),
+        submitter_open_items=fields.number("submitter_open_items", now.submitter_open_items),
     )
 
 

@@ -49,7 +49,7 @@ def propose(
     {"action": "add-asset", "name", "caip19", "scale"[, "dti"][, "method"]}\n
     {"action": "set-method", "asset", "method"}\n
     {"action": "set-parameters"[, "governance_quorum"][, "proposal_lifetime_ms"][, "settlement_timeout_ms"]
-    [, "solution_timeout_ms"]}\n
+    [, "solution_timeout_ms"][, "submitter_open_items"]}\n
     {"action": "set-timetable", "cut_offs": ["11:00", "16:30"]}\n
     {"action": "set-cap", "participant", "asset", "amount": "UNITS" or null}\n
     {"action": "set-bitcoin-chain", "network": "main"|"testnet4"|"signet"|"regtest", "height", "header": HEX}\n

@@ -149,6 +149,7 @@ def dump(state: State) -> dict[str, Any]:
         "height": state.height,
         "time_ms": state.time_ms,
         "open_items": state.open_items,
+        "open_items_of": dict(sorted(state.open_items_of.items())),
         "last_cycle": state.last_cycle,
         "network_id": state.network_id,
         "log": (state.log.size, state.log.edges),

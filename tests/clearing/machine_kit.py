@@ -217,6 +217,8 @@ class Twins:
         oracle, state = self.oracle, self.state
         assert state.log_size == oracle.log_size
         assert state.open_items == oracle.open_items()
+        held = oracle.open_items_by_submitter()
+        assert state.open_items_of == self.restarted.open_items_of == held
         assert state.last_cycle == len(oracle.cycles)
         registered = [
             (party.name, party.role, party.status, party.licence_expiry_ms, party.public_key)
@@ -312,7 +314,8 @@ class Twins:
 
 
 def _parameters(terms: Terms) -> Parameters:
-    return Parameters(terms.quorum, terms.lifetime_ms, terms.timeout_ms, terms.solution_ms)
+    spans_ms = (terms.lifetime_ms, terms.timeout_ms, terms.solution_ms)
+    return Parameters(terms.quorum, *spans_ms, terms.submitter_items)
 
 
 def _waiting(cycle: Cycle) -> tuple[int, int]:

@@ -76,6 +76,7 @@ ACTION = st.one_of(
             st.just(120_000),
             st.sampled_from([50_000, 90_000]),
             st.sampled_from([30_000, 70_000]),
+            st.sampled_from([3, 12, 1 << 22]),
         ),
     ),
     st.tuples(st.just("set_method"), st.tuples(st.integers(0, 3), st.integers(0, 4))),
@@ -96,12 +97,18 @@ class LedgerMachine(RuleBasedStateMachine):
         quorum=st.integers(1, 3),
         cut_offs_s=st.sampled_from([(), (80_060,), (80_030, 80_100)]),
         methods=st.tuples(*[st.sampled_from(NettingMethod)] * 3),
+        items=st.sampled_from([5, 1 << 22]),
     )
     def start(
-        self, quorum: int, cut_offs_s: tuple[int, ...], methods: tuple[NettingMethod, ...]
+        self,
+        quorum: int,
+        cut_offs_s: tuple[int, ...],
+        methods: tuple[NettingMethod, ...],
+        items: int,
     ) -> None:
         """Genesis is at second 80,000 of its day."""
-        self.twins = Twins(Terms(quorum, 120_000, 90_000, cut_offs_s), methods)
+        terms = Terms(quorum, 120_000, 90_000, cut_offs_s, submitter_items=items)
+        self.twins = Twins(terms, methods)
         self.oracle = self.twins.oracle
         self.time_ms = GENESIS_MS
         self.queue: list[Twin] = []
@@ -430,6 +437,7 @@ def _walk(seed: int, steps: int) -> None:
         quorum=chance.choice([1, 2]),
         cut_offs_s=chance.choice([(), (80_060,)]),
         methods=tuple(chance.choice(list(NettingMethod)) for _ in range(3)),
+        items=chance.choice([8, 1 << 22]),
     )
     machine.owe(P02, [5], 0)
     for _ in range(steps):

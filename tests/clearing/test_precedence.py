@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from clearing.errors import RejectCode as R
-from clearing.params import OPEN_ITEMS_MAX
+from clearing.params import OPEN_ITEMS_MAX, Parameters
 from clearing.records import instruction as ins
 from clearing.records.submission import LEAF_BYTES, SIGNATURE_BYTES
 from clearing.records.transaction import Transaction
@@ -68,6 +68,7 @@ def _damaged(transaction: Transaction, faults: set[R]) -> Transaction:
 SUBMISSION_FAULTS = (
     *(R.BAD_SIGNATURE, R.COMMITMENT_MISMATCH, R.EXISTS_DIFFERENT, R.NOT_LICENSED),
     *(R.ROLE_NOT_ALLOWED, R.ZERO_AMOUNT, R.BOOK_FULL),
+    R.SUBMITTER_BOOK_FULL,
 )
 
 
@@ -80,6 +81,8 @@ def test_of_two_faults_of_a_submission_the_lower_number_is_told(pair: tuple[R, R
         _unlicense(net, actor)
     if R.BOOK_FULL in faults:
         net.state.open_items = OPEN_ITEMS_MAX
+    if R.SUBMITTER_BOOK_FULL in faults:
+        net.state.open_items_of[actor] = Parameters().submitter_open_items
     record = item(actor, P02, 0 if R.ZERO_AMOUNT in faults else 5)
     transaction = _damaged(net.submission(actor, record, client_id=client_id), faults)
     assert net.one(transaction).code is min(faults)

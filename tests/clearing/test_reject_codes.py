@@ -287,6 +287,14 @@ def one_more_than_the_book_holds(net: Core) -> Transaction:
     return net.submission(P01, GOOD, GOOD)
 
 
+@case(R.SUBMITTER_BOOK_FULL)
+def one_more_than_one_submitter_may_have(net: Core) -> Transaction:
+    limited = Parameters(submitter_open_items=2)
+    net.enact(Action(ActionKind.SET_PARAMETERS, limited))
+    net.submit(P01, GOOD)
+    return net.submission(P01, GOOD, GOOD)
+
+
 # a selection of items
 
 

@@ -324,6 +324,7 @@ class GetRegistryResponse(_message.Message):
     TRANSACTION_BYTES_MAX_FIELD_NUMBER: _builtins.int
     SOLUTION_TIMEOUT_MS_FIELD_NUMBER: _builtins.int
     BITCOIN_TERMS_FIELD_NUMBER: _builtins.int
+    SUBMITTER_OPEN_ITEMS_FIELD_NUMBER: _builtins.int
     network_id: _builtins.bytes
     """32 bytes that every signature of this network covers: the leaf hash of leaf 0. Agreed."""
     governance_quorum: _builtins.int
@@ -341,6 +342,10 @@ class GetRegistryResponse(_message.Message):
     bitcoin_terms: _builtins.bytes
     """What governance has set about Bitcoin (chain, route, miners, payout scripts, tax rule), in the ledger's own
     canonical bytes; empty when nothing was set. Agreed.
+    """
+    submitter_open_items: _builtins.int
+    """Most open obligations that one submitter may have in the book; a submission counts whole until all its items have
+    ended. Agreed.
     """
     @_builtins.property
     def participants(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Participant]:
@@ -382,10 +387,11 @@ class GetRegistryResponse(_message.Message):
         transaction_bytes_max: _builtins.int = ...,
         solution_timeout_ms: _builtins.int = ...,
         bitcoin_terms: _builtins.bytes = ...,
+        submitter_open_items: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["appointed", b"appointed", "as_of", b"as_of", "assets", b"assets", "bitcoin_terms", b"bitcoin_terms", "cut_offs_s", b"cut_offs_s", "governance_quorum", b"governance_quorum", "network_id", b"network_id", "participants", b"participants", "proposal_lifetime_ms", b"proposal_lifetime_ms", "settlement_timeout_ms", b"settlement_timeout_ms", "solution_timeout_ms", b"solution_timeout_ms", "transaction_bytes_max", b"transaction_bytes_max", "validators", b"validators"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["appointed", b"appointed", "as_of", b"as_of", "assets", b"assets", "bitcoin_terms", b"bitcoin_terms", "cut_offs_s", b"cut_offs_s", "governance_quorum", b"governance_quorum", "network_id", b"network_id", "participants", b"participants", "proposal_lifetime_ms", b"proposal_lifetime_ms", "settlement_timeout_ms", b"settlement_timeout_ms", "solution_timeout_ms", b"solution_timeout_ms", "submitter_open_items", b"submitter_open_items", "transaction_bytes_max", b"transaction_bytes_max", "validators", b"validators"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -117,6 +117,11 @@ ACTIONS: list[tuple[dict[str, Any], ActionKind, Any]] = [
         Parameters(settlement_timeout_ms=5_000),
     ),
     (
+        {"submitter_open_items": 50_000},
+        ActionKind.SET_PARAMETERS,
+        Parameters(submitter_open_items=50_000),
+    ),
+    (
         {"cut_offs": ["16:30", "11:00", "11:00", "23:59:59"]},
         ActionKind.SET_TIMETABLE,
         (39_600, 59_400, 86_399),
