@@ -187,7 +187,7 @@ REMEDIES: dict[RejectCode, str] = {
     RejectCode.ACTION_VALUE: "A value of an action is outside its range or fails its check digits.",
     RejectCode.GOVERNANCE_STRANDED: "Too few licensed governors would remain to reach the quorum.",
     RejectCode.VALIDATOR_ROLE: "Only a ministry, a central bank or an operator may be a validator.",
-    RejectCode.VALIDATOR_KEY_TAKEN: "This key is registered already; make a new one for the consensus engine.",
+    RejectCode.VALIDATOR_KEY_TAKEN: "This key is somebody's, or was another's once; make a new one for the consensus engine.",
     RejectCode.VALIDATORS_TOO_FEW: "Fewer than four validators would remain; appoint another one first.",
     RejectCode.VALIDATORS_TOO_MANY: "The set of validators is full; remove one first.",
     RejectCode.VALIDATOR_TOO_STRONG: "One validator would have a third of the power or more; spread it.",

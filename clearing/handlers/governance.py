@@ -10,6 +10,7 @@ from typing import Any
 
 from clearing.errors import RejectCode, invariant
 from clearing.handlers.answers import Outcome, recorded, refused
+from clearing.handlers.validators import key_refusal
 from clearing.records.instruction import Instruction
 from clearing.records.obligation import SALT_BYTES
 from clearing.rules.governance import Proposal, decode_actions, resolve
@@ -20,7 +21,7 @@ from clearing.state import Draft
 def propose(draft: Draft, instruction: Instruction, actions: tuple[Action, ...]) -> Outcome:
     """Put actions before the governors; proposing counts as the proposer's approval."""
     # What could not be enacted now is refused now, while the proposer is looking.
-    registry, caps, code = resolve(draft.registry, actions, draft.time_ms)
+    registry, caps, code = _resolve(draft, actions)
     if code is not RejectCode.OK:
         return refused(code)
     index = draft.record(instruction.leaf, instruction.body, public=True)
@@ -45,12 +46,23 @@ def approve(draft: Draft, instruction: Instruction, values: dict[str, Any]) -> O
     approved = replace(proposal, approvals=(*proposal.approvals, instruction.actor))
     if approved.is_carried(draft.registry, draft.time_ms):
         # The register may have moved on since the proposal was made.
-        registry, caps, code = resolve(draft.registry, _actions_of(draft, index), draft.time_ms)
+        registry, caps, code = _resolve(draft, _actions_of(draft, index))
         if code is not RejectCode.OK:
             return refused(code)
         approved = _enact(draft, approved, registry, caps)
     draft.set_proposal(index, approved)
     return recorded(draft.record(instruction.leaf, instruction.body, public=True))
+
+
+def _resolve(
+    draft: Draft, actions: tuple[Action, ...]
+) -> tuple[Registry, tuple[Cap, ...], RejectCode]:
+    """Resolve actions against the register and against who held a validator's key before; of two codes the lower."""
+    registry, caps, code = resolve(draft.registry, actions, draft.time_ms)
+    taken = key_refusal(draft, actions)
+    if taken is RejectCode.OK or RejectCode.OK < code < taken:
+        return registry, caps, code
+    return draft.registry, (), taken
 
 
 def _actions_of(draft: Draft, index: int) -> tuple[Action, ...]:

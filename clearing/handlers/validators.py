@@ -6,12 +6,15 @@ guards (rules/validators.py), who is wanted (rules/registry.py).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from clearing.consensus.validators import address_of, validators_hash
+from clearing.errors import RejectCode
 from clearing.records.leaves import MisbehaviourLeaf, ValidatorsLeaf, body_hash
 from clearing.records.misbehaviour import NOBODY, Misbehaviour
 from clearing.rows import Table
+from clearing.rules.registry import Action, ActionKind
 from clearing.rules.validators import (
     Validators,
     encode_validators,
@@ -23,6 +26,22 @@ from clearing.state import Draft
 
 _HOLDER = "validator/{}"
 """Row of PARAMETERS: whose key has or once had this address; evidence may come weeks after a rotation."""
+
+
+def key_refusal(draft: Draft, actions: Sequence[Action]) -> RejectCode:
+    """Return why a validator that `actions` appoint may not have its key, or OK: no key has two holders, ever.
+
+    Evidence against a key may come weeks after it was given up, and must not name who took it over.
+    """
+    for action in actions:
+        if action.kind is not ActionKind.SET_VALIDATOR:
+            continue
+        holder = draft.get(
+            Table.PARAMETERS, _holder_key(address_of(action.subject["consensus_key"]))
+        )
+        if holder not in (None, action.subject["participant"].to_bytes(4, "big")):
+            return RejectCode.VALIDATOR_KEY_TAKEN
+    return RejectCode.OK
 
 
 def report_misbehaviour(draft: Draft, evidence: Misbehaviour) -> None:

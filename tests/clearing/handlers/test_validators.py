@@ -13,7 +13,7 @@ from clearing.rules.registry import Action
 from clearing.types import LicenceStatus, Role
 from tests.clearing.core_kit import Core, licence
 from tests.clearing.test_reject_codes import appoint, vkey
-from tests.ledger_kit import CB, MINISTRY, ROLES
+from tests.ledger_kit import CB, MINISTRY, P01, ROLES
 
 OPERATORS = tuple(range(len(ROLES), len(ROLES) + 3))
 CAST = (*ROLES, *((f"operator-{number}", Role.OPERATOR) for number in OPERATORS))
@@ -114,3 +114,37 @@ def test_evidence_removes_one_of_five_at_once_and_one_of_four_when_a_fifth_has_c
         net.enact(*join)
         net.block()
     assert in_force(net) == (CB, MINISTRY, OTHER, FIFTH)
+
+
+def test_a_key_that_was_given_up_is_never_anothers_and_late_evidence_names_who_held_it(
+    net: Core,
+) -> None:
+    given_up, fresh = vkey(CULPRIT), vkey(99)
+    net.enact(appoint(FIFTH))
+    net.enact(appoint(CULPRIT, key=fresh))
+    net.enact(appoint(FIFTH, 0, bytes(32)))
+    net.reload()
+    # The old one of a validator in force, that of one removed, in one proposal with others, in every order.
+    for key in (given_up, vkey(FIFTH)):
+        for actions in (
+            (appoint(OTHER, key=key),),
+            (licence(P01, LicenceStatus.SUSPENDED), appoint(OTHER, key=key)),
+            (appoint(OTHER, key=key), licence(P01, LicenceStatus.SUSPENDED)),
+        ):
+            assert net.propose(MINISTRY, *actions).code is R.VALIDATOR_KEY_TAKEN
+    # Its holder may have it back.
+    net.enact(appoint(CULPRIT, key=given_up))
+    net.enact(appoint(CULPRIT, key=fresh))
+    net.enact(appoint(FIFTH))
+    assert LeafKind.MISBEHAVIOUR in votes_twice(net, CULPRIT)
+    suspended = [one.participant for one in net.state.registry.appointed if one.suspended]
+    assert suspended == [CULPRIT]
+
+
+def test_a_key_that_found_a_holder_between_proposal_and_approval_is_refused_then(net: Core) -> None:
+    key = vkey(99)
+    index = net.propose(MINISTRY, appoint(FIFTH, key=key)).index
+    net.enact(appoint(OTHER, key=key))
+    net.enact(appoint(OTHER))
+    assert net.approve(CB, index).code is R.VALIDATOR_KEY_TAKEN
+    assert in_force(net) == FOUR
