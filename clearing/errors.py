@@ -86,6 +86,7 @@ class RejectCode(enum.IntEnum):
     UNKNOWN_INSTRUCTION = 501
     NOT_FUNDED = 502
     INSTRUCTION_STATE = 503
+    NO_SETTLEMENT_AGENT = 504
     NO_SOLUTION_AWAITED = 510
     SOLUTION_INVALID = 511
     SOLUTION_NOT_OPTIMAL = 512
@@ -176,6 +177,7 @@ REMEDIES: dict[RejectCode, str] = {
     RejectCode.UNKNOWN_INSTRUCTION: "Use CYCLE:NUMBER of a settlement instruction that exists.",
     RejectCode.NOT_FUNDED: "Pay-outs start when every pay-in of the cycle is confirmed.",
     RejectCode.INSTRUCTION_STATE: "The settlement instruction has moved on; read its state.",
+    RejectCode.NO_SETTLEMENT_AGENT: "No central bank's licence is in force; ask the ministry.",
     RejectCode.NO_SOLUTION_AWAITED: "Solve only a set-off that a cycle at its cut-off waits for, once.",
     RejectCode.SOLUTION_INVALID: "Discharge no pair beyond what it owes, and let nobody pay beyond cover and cap.",
     RejectCode.SOLUTION_NOT_OPTIMAL: "Show potentials that prove the discharge to be the greatest.",

@@ -239,8 +239,8 @@ def genesis(time_ms: int, actions: bytes) -> BlockResult:
     if code is not RejectCode.OK:
         raise DecodeError(f"genesis is refused: {code.name}")
     # Cycles settle on the accounts of a central bank; a network without one could never settle.
-    if draft.registry.settlement_agent is None:
-        raise DecodeError("genesis is refused: it must register a central bank")
+    if draft.registry.settlement_agent(time_ms) is None:
+        raise DecodeError("genesis is refused: it must register a central bank in licence")
     leaf = GenesisLeaf(time_ms, body_hash(actions)).encode()
     draft.network_id = merkle.leaf_hash(leaf)
     draft.record(leaf, actions, public=True)

@@ -236,15 +236,19 @@ def _key(start: bytes, width: int) -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettlementFilter:
-    """Which settlement instructions; None and () do not narrow."""
+    """Which settlement instructions; None and () do not narrow.
+
+    participant: pays in or is paid; concerning: does so, or is the settlement agent of the cycle.
+    """
 
     participant: int | None = None
     cycle: int | None = None
     asset: int | None = None
     states: tuple[InstructionState, ...] = ()
+    concerning: int | None = None
 
     def takes(self, instruction: SettlementInstruction) -> bool:
-        """Return whether the instruction is wanted, its cycle aside."""
+        """Return whether the instruction is wanted, its cycle and that one's agent aside."""
         return (
             self.participant in (None, instruction.participant)
             and self.asset in (None, instruction.asset)
@@ -270,14 +274,19 @@ def settlements(
     """
     prefix = b"" if wanted.cycle is None else key_u32(wanted.cycle)
     rows: list[SettlementRow] = []
+    agents: dict[int, int] = {}
     for count, (key, value) in enumerate(
         reader.scan(Table.SETTLEMENTS, prefix, _key(start, SETTLEMENT_KEY_BYTES))
     ):
         if len(rows) == rows_max or count == ROWS_READ_MAX:
             return Page(tuple(rows), key)
         instruction = SettlementInstruction.decode(value)
-        if wanted.takes(instruction):
-            cycle, number = int.from_bytes(key[:4], "big"), int.from_bytes(key[4:], "big")
+        if not wanted.takes(instruction):
+            continue
+        cycle, number = int.from_bytes(key[:4], "big"), int.from_bytes(key[4:], "big")
+        if cycle not in agents:
+            agents[cycle] = Cycle.decode(reader.get(Table.CYCLES, key[:4]) or b"").agent
+        if wanted.concerning in (None, instruction.participant, agents[cycle]):
             rows.append(SettlementRow(cycle, number, instruction))
     return Page(tuple(rows))
 

@@ -169,6 +169,7 @@ _REJECT_STATUS: dict[RejectCode, grpc.StatusCode] = {
     RejectCode.UNKNOWN_INSTRUCTION: grpc.StatusCode.NOT_FOUND,
     RejectCode.NOT_FUNDED: grpc.StatusCode.FAILED_PRECONDITION,
     RejectCode.INSTRUCTION_STATE: grpc.StatusCode.FAILED_PRECONDITION,
+    RejectCode.NO_SETTLEMENT_AGENT: grpc.StatusCode.FAILED_PRECONDITION,
     RejectCode.NO_SOLUTION_AWAITED: grpc.StatusCode.FAILED_PRECONDITION,
     RejectCode.SOLUTION_INVALID: grpc.StatusCode.INVALID_ARGUMENT,
     RejectCode.SOLUTION_NOT_OPTIMAL: grpc.StatusCode.INVALID_ARGUMENT,

@@ -385,6 +385,7 @@ def cycle_message(row: CycleRow) -> types_pb2.Cycle:
         instructions=found.instructions,
         pay_ins_open=found.pay_ins,
         pay_outs_open=found.pay_outs,
+        agent=found.agent,
         result_root=found.result_root,
     )
 
@@ -402,6 +403,7 @@ def cycle_of(message: types_pb2.Cycle) -> CycleRow:
         instructions=message.instructions,
         pay_ins=message.pay_ins_open,
         pay_outs=message.pay_outs_open,
+        agent=message.agent,
         netted_index=message.netted_index,
         ended_index=message.ended_index,
         result_root=exactly(message.result_root, HASH_BYTES, "result_root"),

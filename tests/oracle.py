@@ -145,9 +145,12 @@ class Oracle(GovernedOracle):
                     received += each.amount if each.kind is SettlementKind.PAY_OUT else 0
         return payable, receivable, locked, paid, received
 
-    def agent(self) -> int:
-        """Return the settlement agent: the first central bank."""
-        return next(at for at, party in enumerate(self.parties) if party.role is Role.CENTRAL_BANK)
+    def agent(self) -> int | None:
+        """Return who settles what is cut off now: the first central bank in licence."""
+        for at, party in enumerate(self.parties):
+            if party.role is Role.CENTRAL_BANK and party.is_licensed(self.time_ms):
+                return at
+        return None
 
     def governors(self) -> set[int]:
         """Return the governors in licence."""
@@ -298,6 +301,8 @@ class Oracle(GovernedOracle):
     def _run(self, _: int) -> Answer:
         if not self._nettable():
             return Answer(R.NOTHING_TO_NET)
+        if self.agent() is None:
+            return Answer(R.NO_SETTLEMENT_AGENT)
         index = self._record()
         self._net()
         return Answer(R.OK, index)
@@ -311,11 +316,11 @@ class Oracle(GovernedOracle):
         ]
 
     def _net(self) -> None:
-        taken = self._nettable()
-        if not taken:
+        taken, agent = self._nettable(), self.agent()
+        if not taken or agent is None:
             return
         number = len(self.cycles) + 1
-        cycle = Cycle(self.time_ms, len(taken))
+        cycle = Cycle(self.time_ms, len(taken), agent)
         self.cycles[number] = cycle
         for asset in sorted({each.asset for each in taken}):
             here = [each for each in taken if each.asset == asset]
@@ -459,7 +464,7 @@ class Oracle(GovernedOracle):
 
     def _evidence(self, actor: int, number: int, at: int) -> Answer:
         found = self._find(number, at)
-        payers = {self.agent()}
+        payers = {self.cycles[number].agent} if found else set()
         if found and found.kind is SettlementKind.PAY_IN:
             payers.add(found.participant)
         states = (InstructionState.PENDING,)
@@ -467,7 +472,7 @@ class Oracle(GovernedOracle):
 
     def _confirm(self, actor: int, number: int, at: int) -> Answer:
         found = self._find(number, at)
-        payees = {self.agent()}
+        payees = {self.cycles[number].agent} if found else set()
         if found and found.kind is not SettlementKind.PAY_IN:
             payees.add(found.participant)
         states = (InstructionState.EVIDENCED,)
@@ -485,7 +490,7 @@ class Oracle(GovernedOracle):
         may = False
         if found and found.kind is SettlementKind.PAY_IN:
             is_payer = actor == found.participant and found.state is InstructionState.PENDING
-            may = is_payer or actor == self.agent()
+            may = is_payer or actor == self.cycles[number].agent
         states = (InstructionState.PENDING, InstructionState.EVIDENCED)
         answer = self._move(found, number, may, states, InstructionState.FAILED)
         if answer.code is R.OK and self.cycles[number].state is not CycleState.FAILED:

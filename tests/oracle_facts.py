@@ -92,6 +92,7 @@ class Cycle:
 
     cut_off_ms: int
     obligations: int
+    agent: int
     state: CycleState = CycleState.CUT_OFF
     netted_ms: int = 0
     awaits: set[int] = field(default_factory=set)

@@ -56,8 +56,12 @@ def net_without(draft: Draft, instruction: Instruction, left_out: frozenset[int]
     # A cycle over nothing would only make noise in the log.
     if not taken:
         return refused(RejectCode.NOTHING_TO_NET)
+    agent = draft.registry.settlement_agent(draft.time_ms)
+    # Nothing can be paid where nobody may hold it.
+    if agent is None:
+        return refused(RejectCode.NO_SETTLEMENT_AGENT)
     index = draft.record(instruction.leaf, instruction.body)
-    _begin(draft, taken)
+    _begin(draft, taken, agent)
     return recorded(index)
 
 
@@ -67,8 +71,9 @@ def run_timetable(draft: Draft) -> None:
     if cut_off_ms is None or cut_off_ms > draft.time_ms:
         return
     taken = cut_off(draft)
-    if taken:
-        _begin(draft, taken)
+    agent = draft.registry.settlement_agent(draft.time_ms)
+    if taken and agent is not None:
+        _begin(draft, taken, agent)
 
 
 def has_nettable(submissions: Iterator[OpenSubmission]) -> bool:
@@ -79,7 +84,7 @@ def has_nettable(submissions: Iterator[OpenSubmission]) -> bool:
     )
 
 
-def _begin(draft: Draft, taken: tuple[AssetTaken, ...]) -> None:
+def _begin(draft: Draft, taken: tuple[AssetTaken, ...], agent: int) -> None:
     """Net what was cut off asset by asset, lock what that discharges, and go on as far as no set-off is awaited."""
     number = draft.last_cycle + 1
     draft.last_cycle = number
@@ -98,6 +103,7 @@ def _begin(draft: Draft, taken: tuple[AssetTaken, ...]) -> None:
         instructions=0,
         pay_ins=0,
         pay_outs=0,
+        agent=agent,
         netted_index=0,
         ended_index=0,
         result_root=bytes(32),

@@ -119,10 +119,10 @@ def name_coins(draft: Draft, instruction: Instruction, named: NamedCoins) -> Out
 
 def offer(draft: Draft, instruction: Instruction, values: dict[str, Any]) -> Outcome:
     """Fix the fee rate and with it the transaction; the agent says so when all coins are named and all else is paid in."""
-    # The agent puts the transaction before the payers.
-    if instruction.actor != draft.registry.settlement_agent:
-        return refused(RejectCode.NOT_A_PARTY)
     number = values["cycle"]
+    # The agent puts the transaction before the payers.
+    if instruction.actor != _agent_of(draft, number):
+        return refused(RejectCode.NOT_A_PARTY)
     leg, code = _leg(draft, number, LegState.WAITING)
     if leg is None:
         return refused(code)
@@ -156,9 +156,9 @@ def refuse(draft: Draft, instruction: Instruction, values: dict[str, Any]) -> Ou
 
 def report_signing(draft: Draft, instruction: Instruction, values: dict[str, Any]) -> Outcome:
     """The agent says that every payer has signed, or after the deadline who has not."""
-    if instruction.actor != draft.registry.settlement_agent:
-        return refused(RejectCode.NOT_A_PARTY)
     number = values["cycle"]
+    if instruction.actor != _agent_of(draft, number):
+        return refused(RejectCode.NOT_A_PARTY)
     leg, code = _leg(draft, number, LegState.OFFERED)
     if leg is None:
         return refused(code)
@@ -294,8 +294,14 @@ def _late(draft: Draft, number: int, leg: Leg) -> tuple[LegCause, int]:
     for _, item in instructions_in(draft, number, leg.asset):
         if item.kind is SettlementKind.PAY_IN and item.participant not in named:
             return LegCause.NO_COINS, item.participant
-    agent = draft.registry.settlement_agent
+    agent = _agent_of(draft, number)
     return LegCause.NOT_OFFERED, NOBODY if agent is None else agent
+
+
+def _agent_of(draft: Draft, number: int) -> int | None:
+    """Return who settles a cycle; of one that does not exist, who would settle it now."""
+    cycle = draft.cycle(number)
+    return draft.registry.settlement_agent(draft.time_ms) if cycle is None else cycle.agent
 
 
 def deadlines(state: State) -> Iterator[int]:

@@ -51,9 +51,7 @@ def move_settlement(draft: Draft, instruction: Instruction, values: dict[str, An
     # The settlement instruction must exist.
     if found is None:
         return refused(RejectCode.UNKNOWN_INSTRUCTION)
-    agent = draft.registry.settlement_agent
-    invariant(agent is not None, "a cycle was netted without a settlement agent")
-    item = found.item
+    item, agent = found.item, found.cycle.agent
     # Payer, payee and agent each have their part; nobody else has any.
     if not is_allowed(item, instruction.actor, agent):
         return refused(RejectCode.NOT_A_PARTY)
@@ -120,7 +118,7 @@ def _failed(draft: Draft, found: _Found) -> None:
 def set_liquidity(draft: Draft, instruction: Instruction, values: dict[str, Any]) -> Outcome:
     """Record what a participant has pledged with the settlement agent, on the agent's word (LIQUIDITY_LAYOUT)."""
     # Only the agent knows what it holds.
-    if instruction.actor != draft.registry.settlement_agent:
+    if instruction.actor != draft.registry.settlement_agent(draft.time_ms):
         return refused(RejectCode.NOT_A_PARTY)
     # Participant and asset must be registered.
     if draft.registry.participant(values["participant"]) is None:

@@ -33,7 +33,8 @@ class Cycle:
     """One netting cycle from its cut-off on.
 
     cut_off_ms, netted_ms: block times, the latter 0 while a set-off is awaited. obligations: cut off, whether or not
-    they were discharged. pay_ins and pay_outs: settlement instructions of each kind not yet confirmed. netted_index and ended_index: log
+    they were discharged. pay_ins and pay_outs: settlement instructions of each kind not yet confirmed. agent: on whose accounts
+    it settles, to its end. netted_index and ended_index: log
     indexes of its CYCLE_NETTED and CYCLE_ENDED leaves, the latter 0 while it has not ended.
     """
 
@@ -44,6 +45,7 @@ class Cycle:
     instructions: int
     pay_ins: int
     pay_outs: int
+    agent: int
     netted_index: int
     ended_index: int
     result_root: bytes
@@ -58,7 +60,7 @@ class Cycle:
         uint("instructions", 4),
         uint("pay_ins", 4),
         uint("pay_outs", 4),
-        reserved(4),
+        uint("agent", 4),
         uint("netted_index", 8),
         uint("ended_index", 8),
         raw("result_root", 32),

@@ -251,10 +251,11 @@ class Registry:
         """Return the number of the asset with this name, or None."""
         return next((i for i, asset in enumerate(self.assets) if asset.name == name), None)
 
-    @property
-    def settlement_agent(self) -> int | None:
-        """The participant whose accounts cycles settle on: the first central bank registered."""
-        return self.number_of(lambda party: party.role is Role.CENTRAL_BANK)
+    def settlement_agent(self, time_ms: int) -> int | None:
+        """Return on whose accounts a cycle cut off at block time `time_ms` settles: the first central bank in licence."""
+        return self.number_of(
+            lambda party: party.role is Role.CENTRAL_BANK and party.is_licensed(time_ms)
+        )
 
     def governors(self, time_ms: int) -> tuple[int, ...]:
         """Return the numbers of those who may propose and approve: ministries and central banks in licence."""

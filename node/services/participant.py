@@ -155,15 +155,14 @@ class ParticipantService(participant_pb2_grpc.ParticipantServiceServicer):
     async def ListInstructions(
         self, request: participant_pb2.ListInstructionsRequest, context: Any
     ) -> Any:
-        """List the caller's settlement instructions; to the settlement agent, everybody's."""
+        """List the caller's settlement instructions; of cycles that it settles as agent, everybody's."""
         del context
         self._reading.require_state()
         number = caller().number
-        is_agent = self._ledger.registry.settlement_agent == number
         page = Paging.of(request, number, queries.SETTLEMENT_KEY_BYTES)
         with bad_request():
             wanted = queries.SettlementFilter(
-                participant=None if is_agent else number,
+                concerning=number,
                 cycle=wire.optional(request, "cycle"),
                 states=wire.enums_of(InstructionState, request.states, "states"),
             )

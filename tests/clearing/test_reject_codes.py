@@ -289,9 +289,7 @@ def one_more_than_the_book_holds(net: Core) -> Transaction:
 
 @case(R.SUBMITTER_BOOK_FULL)
 def one_more_than_one_submitter_may_have(net: Core) -> Transaction:
-    limited = Parameters(submitter_open_items=2)
-    net.enact(Action(ActionKind.SET_PARAMETERS, limited))
-    net.submit(P01, GOOD)
+    net.enact(Action(ActionKind.SET_PARAMETERS, Parameters(submitter_open_items=1)))
     return net.submission(P01, GOOD, GOOD)
 
 
@@ -349,6 +347,16 @@ def cycle_over_items_of_a_suspended_bank(net: Core) -> Transaction:
     net.affirmed(P01, P02, GOOD)
     net.suspend(P01)
     return signed(net, CB, Kind.RUN_CYCLE, b"")
+
+
+@case(R.NO_SETTLEMENT_AGENT)
+def cycle_where_no_central_bank_is_in_licence(net: Core) -> Transaction:
+    (operator,) = operators(net, 1)
+    net.roles += ((f"operator-{operator}", Role.OPERATOR),)
+    net.affirmed(P01, P02, GOOD)
+    alone = Action(ActionKind.SET_PARAMETERS, Parameters(governance_quorum=1))
+    net.enact(alone, licence(CB, LicenceStatus.WITHDRAWN))
+    return signed(net, operator, Kind.RUN_CYCLE, b"")
 
 
 @case(R.UNKNOWN_INSTRUCTION)
@@ -469,13 +477,10 @@ def vkey(number: int) -> bytes:
 def operators(net: Core, count: int) -> list[int]:
     """Register operators and return their numbers."""
     first = len(net.state.registry.participants)
-    net.enact(
-        *(
-            Action(ActionKind.ADD_PARTICIPANT, participant(f"operator-{i}", Role.OPERATOR, i))
-            for i in range(first, first + count)
-        )
-    )
-    return list(range(first, first + count))
+    numbers = range(first, first + count)
+    fresh = [participant(f"operator-{i}", Role.OPERATOR, i) for i in numbers]
+    net.enact(*(Action(ActionKind.ADD_PARTICIPANT, one) for one in fresh))
+    return list(numbers)
 
 
 def appointed(net: Core, count: int = 4) -> list[int]:

@@ -205,6 +205,22 @@ def test_positions_as_the_oracle_says(
     assert walk(lambda start: queries.positions(net.store, wanted, start, rows_max), rows_max) == expected  # fmt: skip
 
 
+@pytest.mark.parametrize(("concerning", "expected"), [(P01, {P01}), (99, set()), (CB, None)])
+def test_settlements_that_concern_one_are_its_own_or_those_of_its_cycles(
+    net: Net, concerning: int, expected: set[int] | None
+) -> None:
+    found = queries.settlements(net.store, SettlementFilter(concerning=concerning)).rows
+    everybodys = queries.settlements(net.store, SettlementFilter()).rows
+    if expected is None:
+        assert found == everybodys
+    else:
+        assert (
+            {row.instruction.participant for row in found}
+            == expected
+            < {row.instruction.participant for row in everybodys}
+        )
+
+
 @pytest.mark.parametrize("participant", [None, P01, 99])
 @pytest.mark.parametrize("cycle", [None, 1, 2, 3, 4])
 @pytest.mark.parametrize("states", [(), (InstructionState.CONFIRMED, InstructionState.FAILED)])

@@ -66,7 +66,9 @@ SETTLEMENTS = st.builds(
 CYCLES = st.builds(
     CycleRow,
     U32,
-    st.builds(Cycle, st.sampled_from(CycleState), U64, U64, U64, U32, U32, U32, U64, U64, HASHES),
+    st.builds(
+        Cycle, st.sampled_from(CycleState), U64, U64, U64, U32, U32, U32, U32, U64, U64, HASHES
+    ),
     st.booleans(),
 )
 CYCLE_ASSETS = st.builds(
@@ -84,7 +86,7 @@ REGISTRIES = st.builds(
     Registry,
     st.lists(PARTICIPANTS, max_size=3).map(tuple),
     st.lists(ASSETS, max_size=3).map(tuple),
-    st.builds(Parameters, U8, U64, U64, U64),
+    st.builds(Parameters, U8, U64, U64, U64, U32),
     st.lists(st.integers(0, 86_399), max_size=3).map(tuple),
     bitcoin=BITCOIN_TERMS,
 )

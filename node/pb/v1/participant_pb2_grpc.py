@@ -155,7 +155,7 @@ class ParticipantServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListInstructions(self, request, context):
-        """List settlement instructions of the caller, by cycle and number, ascending. The settlement agent sees all.
+        """List settlement instructions of the caller, by cycle and number, ascending. A settlement agent sees all of its cycles.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -59,7 +59,7 @@ class ParticipantServiceStub:
     ListPositions: _grpc.UnaryUnaryMultiCallable[_participant_pb2.ListPositionsRequest, _participant_pb2.ListPositionsResponse]
     """List the caller's positions, by asset, ascending."""
     ListInstructions: _grpc.UnaryUnaryMultiCallable[_participant_pb2.ListInstructionsRequest, _participant_pb2.ListInstructionsResponse]
-    """List settlement instructions of the caller, by cycle and number, ascending. The settlement agent sees all."""
+    """List settlement instructions of the caller, by cycle and number, ascending. A settlement agent sees all of its cycles."""
     ListCycles: _grpc.UnaryUnaryMultiCallable[_participant_pb2.ListCyclesRequest, _participant_pb2.ListCyclesResponse]
     """List all cycles, ascending."""
     GetCycle: _grpc.UnaryUnaryMultiCallable[_participant_pb2.GetCycleRequest, _participant_pb2.GetCycleResponse]
@@ -112,7 +112,7 @@ class ParticipantServiceAsyncStub(ParticipantServiceStub):
     ListPositions: _aio.UnaryUnaryMultiCallable[_participant_pb2.ListPositionsRequest, _participant_pb2.ListPositionsResponse]  # type: ignore[assignment]
     """List the caller's positions, by asset, ascending."""
     ListInstructions: _aio.UnaryUnaryMultiCallable[_participant_pb2.ListInstructionsRequest, _participant_pb2.ListInstructionsResponse]  # type: ignore[assignment]
-    """List settlement instructions of the caller, by cycle and number, ascending. The settlement agent sees all."""
+    """List settlement instructions of the caller, by cycle and number, ascending. A settlement agent sees all of its cycles."""
     ListCycles: _aio.UnaryUnaryMultiCallable[_participant_pb2.ListCyclesRequest, _participant_pb2.ListCyclesResponse]  # type: ignore[assignment]
     """List all cycles, ascending."""
     GetCycle: _aio.UnaryUnaryMultiCallable[_participant_pb2.GetCycleRequest, _participant_pb2.GetCycleResponse]  # type: ignore[assignment]
@@ -198,7 +198,7 @@ class ParticipantServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _participant_pb2.ListInstructionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_participant_pb2.ListInstructionsResponse, _abc.Awaitable[_participant_pb2.ListInstructionsResponse]]:
-        """List settlement instructions of the caller, by cycle and number, ascending. The settlement agent sees all."""
+        """List settlement instructions of the caller, by cycle and number, ascending. A settlement agent sees all of its cycles."""
 
     @_abc_1.abstractmethod
     def ListCycles(

@@ -825,6 +825,7 @@ class Cycle(_message.Message):
     PAY_OUTS_OPEN_FIELD_NUMBER: _builtins.int
     RESULT_ROOT_FIELD_NUMBER: _builtins.int
     CUT_OFF_MS_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
     cycle: _builtins.int
     """Number, from 1. Agreed."""
     state: Global___CycleState.ValueType
@@ -849,6 +850,8 @@ class Cycle(_message.Message):
     """Root over the salted commitments of its result rows, 32 bytes; stands in the CYCLE_NETTED leaf. Agreed."""
     cut_off_ms: _builtins.int
     """Block time of its cut-off. Agreed."""
+    agent: _builtins.int
+    """The settlement agent on whose accounts it settles. Agreed."""
     def __init__(
         self,
         *,
@@ -864,10 +867,11 @@ class Cycle(_message.Message):
         pay_outs_open: _builtins.int = ...,
         result_root: _builtins.bytes = ...,
         cut_off_ms: _builtins.int = ...,
+        agent: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cut_off_ms", b"cut_off_ms", "cycle", b"cycle", "ended_index", b"ended_index", "final", b"final", "instructions", b"instructions", "netted_index", b"netted_index", "netted_ms", b"netted_ms", "obligations", b"obligations", "pay_ins_open", b"pay_ins_open", "pay_outs_open", b"pay_outs_open", "result_root", b"result_root", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "cut_off_ms", b"cut_off_ms", "cycle", b"cycle", "ended_index", b"ended_index", "final", b"final", "instructions", b"instructions", "netted_index", b"netted_index", "netted_ms", b"netted_ms", "obligations", b"obligations", "pay_ins_open", b"pay_ins_open", "pay_outs_open", b"pay_outs_open", "result_root", b"result_root", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

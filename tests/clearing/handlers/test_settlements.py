@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 
 from clearing.errors import RejectCode as R
+from clearing.params import Parameters
 from clearing.records.instruction import EVIDENCE_LAYOUT, REFERENCE_LAYOUT
-from clearing.types import AMOUNT_MAX, CycleState, InstructionState
-from tests.clearing.core_kit import Core, Kind
-from tests.ledger_kit import BTC, CB, ETH, MINISTRY, P01, P02, P03, item
+from clearing.types import AMOUNT_MAX, CycleState, InstructionState, LicenceStatus, Role
+from tests.clearing.core_kit import Core, Kind, licence
+from tests.ledger_kit import BTC, CB, ETH, MINISTRY, P01, P02, P03, ROLES, item
 
 PENDING, EVIDENCED, CONFIRMED, FAILED, SUPERSEDED = InstructionState
 EVIDENCE, CONFIRM, FAIL = Kind.EVIDENCE, Kind.CONFIRM, Kind.FAIL
@@ -155,3 +157,73 @@ def test_pledged_liquidity_is_what_the_agent_last_said() -> None:
     assert net.pledge(99, 3).code is R.UNKNOWN_PARTICIPANT
     assert net.pledge(P01, 3, asset=3).code is R.UNKNOWN_ASSET
     assert net.pledge(P01, 3, actor=P01).code is R.ROLE_NOT_ALLOWED
+
+
+SECOND = len(ROLES)
+HALF_PAST_ELEVEN_S = 23 * 3600 + 1800
+"""An hour and a quarter after genesis, which is at 22:13:20."""
+
+
+def _two_agents(**options: Any) -> Core:
+    """A second central bank beside the first, and an obligation to net."""
+    net = Core(roles=(*ROLES, ("second-cb", Role.CENTRAL_BANK)), **options)
+    net.affirmed(P01, P02, item(P01, P02, 5))
+    return net
+
+
+@pytest.mark.parametrize("status", [LicenceStatus.SUSPENDED, LicenceStatus.WITHDRAWN])
+def test_an_agent_whose_licence_ends_finishes_its_cycles_and_gets_no_more(
+    status: LicenceStatus,
+) -> None:
+    net = _two_agents()
+    assert net.run_cycle().code is R.OK
+    net.enact(licence(CB, status))
+    net.reload()
+    assert net.cycle(1).agent == CB
+    # Value that the first holds is not the second's to confirm.
+    assert net.settlement(EVIDENCE, SECOND, 1, 0).code is R.NOT_A_PARTY
+    net.settle(1)
+    assert net.cycle(1).state is CycleState.SETTLED
+    net.affirmed(P01, P02, item(P01, P02, 7))
+    assert net.run_cycle(CB).code is R.NOT_LICENSED
+    assert net.run_cycle(SECOND).code is R.OK
+    assert net.cycle(2).agent == SECOND
+    assert net.settlement(EVIDENCE, CB, 2, 0).code is R.NOT_A_PARTY
+    for number in (0, 1):
+        assert net.settlement(EVIDENCE, SECOND, 2, number).code is R.OK
+        assert net.settlement(CONFIRM, SECOND, 2, number).code is R.OK
+    assert net.cycle(2).state is CycleState.SETTLED
+
+
+def test_a_licence_that_comes_back_brings_the_agent_back_but_not_into_anothers_cycle() -> None:
+    net = _two_agents()
+    net.suspend(CB)
+    assert net.run_cycle(SECOND).code is R.OK
+    index = net.propose(MINISTRY, licence(CB, LicenceStatus.ACTIVE)).index
+    assert net.approve(SECOND, index).code is R.OK
+    assert net.settlement(EVIDENCE, CB, 1, 0).code is R.NOT_A_PARTY
+    net.affirmed(P01, P02, item(P01, P02, 7))
+    assert net.run_cycle(SECOND).code is R.OK
+    assert (net.cycle(1).agent, net.cycle(2).agent) == (SECOND, CB)
+
+
+def test_pledges_are_the_word_of_who_is_agent_now() -> None:
+    net = _two_agents()
+    assert net.pledge(P01, 3).code is R.OK
+    assert net.pledge(P01, 4, actor=SECOND).code is R.NOT_A_PARTY
+    net.suspend(CB)
+    # What was pledged with the first stays on record until the second says otherwise.
+    assert net.position(P01, BTC).liquidity == 3
+    assert net.pledge(P01, 4, actor=SECOND).code is R.OK
+    assert net.position(P01, BTC).liquidity == 4
+
+
+def test_without_an_agent_the_timetable_cuts_nothing_off() -> None:
+    parameters = Parameters(governance_quorum=1)
+    net = Core(cut_offs_s=(HALF_PAST_ELEVEN_S,), parameters=parameters)
+    net.affirmed(P01, P02, item(P01, P02, 5))
+    assert net.propose(MINISTRY, licence(CB, LicenceStatus.SUSPENDED)).code is R.OK
+    assert net.block(after_ms=2 * 3_600_000).entries == ()
+    assert net.propose(MINISTRY, licence(CB, LicenceStatus.ACTIVE)).code is R.OK
+    net.block(after_ms=24 * 3_600_000)
+    assert net.cycle(1).agent == CB

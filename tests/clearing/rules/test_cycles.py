@@ -11,6 +11,6 @@ from clearing.types import CycleState
 
 @pytest.mark.parametrize("state", [0, 8])
 def test_an_unknown_state_is_refused(state: int) -> None:
-    cycle = Cycle(CycleState.NETTED, 0, 0, 0, 0, 0, 0, 0, 0, bytes(32)).encode()
+    cycle = Cycle(CycleState.NETTED, 0, 0, 0, 0, 0, 0, 0, 0, 0, bytes(32)).encode()
     with pytest.raises(DecodeError):
         Cycle.decode(bytes([state]) + cycle[1:])

@@ -206,8 +206,13 @@ def test_participants_are_found_by_what_identifies_them() -> None:
 
 
 def test_the_agent_is_the_first_central_bank_and_governors_are_those_in_licence() -> None:
-    assert REGISTER.settlement_agent == kit.CB
-    assert Registry().settlement_agent is None
+    assert REGISTER.settlement_agent(0) == kit.CB
+    assert Registry().settlement_agent(0) is None
+    second = kit.participant("second-cb", Role.CENTRAL_BANK, 50)
+    both, _ = _apply(ActionKind.ADD_PARTICIPANT, second)
+    until = Action(ActionKind.SET_LICENCE, _licence(kit.CB, 1, 500))
+    dated, _ = both.with_action(until)
+    assert [dated.settlement_agent(at) for at in (0, 499, 500)] == [kit.CB, kit.CB, len(PARTIES)]
     assert REGISTER.governors(0) == (kit.CB, kit.MINISTRY)
     register, _ = _apply(ActionKind.SET_LICENCE, _licence(kit.MINISTRY, 1, 500))
     assert register.governors(499) == (kit.CB, kit.MINISTRY)

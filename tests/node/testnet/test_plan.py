@@ -81,7 +81,7 @@ def test_the_rules_take_the_cast_as_genesis(count: int) -> None:
     ]
     registry, caps, code = resolve(Registry(), decode_actions(encode_actions(actions)), 1)
     assert (code, caps) == (RejectCode.OK, ())
-    assert registry.settlement_agent == 0
+    assert registry.settlement_agent(0) == 0
     assert registry.participants[0].role is Role.CENTRAL_BANK
 
 
