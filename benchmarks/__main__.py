@@ -11,6 +11,9 @@ import importlib
 import json
 import pathlib
 import sys
+import time
+import traceback
+from collections.abc import Iterator
 from typing import Any
 
 from benchmarks import contest, measure
@@ -28,8 +31,8 @@ FIGURES = (
     "scan",
     "start",
     "kernels",
-    "kills",
     "psbt",
+    "kills",
 )
 """Benchmarks that measure ours alone: run(quick=...) returns figures."""
 
@@ -58,8 +61,8 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def cases(name: str, options: argparse.Namespace) -> list[contest.Case]:
-    """Run the contests that the options ask for, printing each as it ends unless JSON is asked for."""
+def cases(name: str, options: argparse.Namespace) -> Iterator[contest.Case]:
+    """Yield the contests that the options ask for, each printed as it ends unless JSON is asked for."""
     module = importlib.import_module(f"benchmarks.{name}")
     given = {key: getattr(options, key) for key in SHAPE if getattr(options, key) is not None}
     more: dict[str, Any] = {}
@@ -75,34 +78,56 @@ def cases(name: str, options: argparse.Namespace) -> list[contest.Case]:
         works = [lambda: module.contest(Shape(**given), quick=options.quick, **more)]
     else:
         works = module.standard(quick=options.quick)
-    held = []
     for work in works:
-        held.append(work())
+        case = work()
         if not options.json:
-            contest.show(held[-1])
-    return held
+            contest.show(case)
+        yield case
+
+
+def run_one(name: str, options: argparse.Namespace, found: Report) -> None:
+    """Run a benchmark, put what it measures into the report, and print it."""
+    if name in CONTESTS:
+        for case in cases(name, options):
+            found.cases.append(case)
+        return
+    figures = importlib.import_module(f"benchmarks.{name}").run(quick=options.quick)
+    found.figures[name] = figures
+    if options.name != "all" or not options.json:
+        measure.report(name, figures, as_json=options.json)
+
+
+def run_all(options: argparse.Namespace) -> int:
+    """Run every benchmark and write the report after each, so that neither a failure nor an interruption loses the others."""
+    found = Report()
+    names = [*CONTESTS, *FIGURES]
+    for number, name in enumerate(names, 1):
+        print(f"[{number}/{len(names)}] {name}", file=sys.stderr, flush=True)
+        started = time.perf_counter()
+        try:
+            run_one(name, options, found)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is told, and the others go on
+            traceback.print_exc()
+            found.failed[name] = f"{type(error).__name__}: {error}"
+        found.seconds[name] = round(time.perf_counter() - started, 1)
+        paths = found.write()
+    print(paths[0].read_text() if options.json else f"\nwritten: {', '.join(map(str, paths))}")
+    for name, why in found.failed.items():
+        print(f"failed: {name}: {why}", file=sys.stderr)
+    return 1 if found.failed else 0
 
 
 def main(arguments: list[str]) -> int:
-    """Run what the arguments name; returns the exit status."""
+    """Run what the arguments name; returns the exit status: 1 where a benchmark of `all` failed."""
     options = parser().parse_args(arguments)
     if options.name == "peers":
         remote.make_environment()
         return 0
-    found = Report()
-    names = [*FIGURES, *CONTESTS] if options.name == "all" else [options.name]
-    for name in names:
-        if name in CONTESTS:
-            found.cases += cases(name, options)
-        else:
-            figures = importlib.import_module(f"benchmarks.{name}").run(quick=options.quick)
-            found.figures[name] = figures
-            if options.name != "all" or not options.json:
-                measure.report(name, figures, as_json=options.json)
     if options.name == "all":
-        paths = found.write()
-        print(paths[0].read_text() if options.json else f"\nwritten: {', '.join(map(str, paths))}")
-    elif options.json and found.cases:
+        return run_all(options)
+    found = Report()
+    run_one(options.name, options, found)
+    if options.json and found.cases:
         documents = [case.as_json() | {"machine": measure.machine()} for case in found.cases]
         print(json.dumps(documents[0] if len(documents) == 1 else documents, indent=1))
     return 0

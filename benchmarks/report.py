@@ -28,6 +28,10 @@ class Report:
 
     figures: dict[str, Sequence[Figure]] = field(default_factory=dict)
     cases: list[Case] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    """Why, by name of what did not end."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """How long each benchmark took."""
 
     def write(self) -> list[pathlib.Path]:
         """Write the three files and return their paths."""
@@ -44,7 +48,13 @@ class Report:
 
     def _document(self, facts: dict[str, Any]) -> dict[str, Any]:
         figures = {name: [f.as_json() for f in found] for name, found in self.figures.items()}
-        return {"machine": facts, "figures": figures, "cases": [c.as_json() for c in self.cases]}
+        return {
+            "machine": facts,
+            "figures": figures,
+            "cases": [case.as_json() for case in self.cases],
+            "failed": self.failed,
+            "seconds": self.seconds,
+        }
 
     def _growth(self) -> dict[str, list[tuple[int, float]]]:
         """Return our best by rows for each method, over its cases that differ in rows alone, and the floor."""
@@ -73,6 +83,9 @@ class Report:
             "Peers: " + (", ".join(f"{k} {v}" for k, v in facts["peers"].items()) or "none") + ".",
             "",
         ]
+        lines += [f"**Failed: {name}: {why}**" for name, why in self.failed.items()]
+        took = ", ".join(f"{name} {seconds:,g}" for name, seconds in self.seconds.items())
+        lines += [f"Seconds: {took}.", ""]
         for name, figures in self.figures.items():
             lines += [f"## {name}", "", "| figure | value | target | |", "|---|---:|---:|---|"]
             lines += [_figure_row(figure) for figure in figures]

@@ -6,13 +6,17 @@ No time decides anything here. Peers take part where their environment has been 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from benchmarks import __main__ as main
 from benchmarks import bilateral, gridlock, netting, plot, report, setoff
 from benchmarks.contest import OURS, Case
+from benchmarks.measure import Figure
 from benchmarks.obligations import Shape, bits_of_sums, book_of
 
 DEBTS = "id,debtor,creditor,asset,amount\n" + "".join(
@@ -61,6 +65,31 @@ def test_the_bits_of_sums_are_measured_not_guessed() -> None:
     book = book_of(Shape(1_000, 10, 2, 62))
     totals = [sum(book.asset(number).amounts()) for number in range(2)]
     assert bits_of_sums(book) == max(totals).bit_length() > 63
+
+
+def test_what_fails_is_told_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*, quick: bool) -> list[Figure]:
+        raise AssertionError(f"not equal, quick {quick}")
+
+    def holds(*, quick: bool) -> list[Figure]:
+        return [Figure("counted", int(quick), "things")]
+
+    for name, run in (("first", fails), ("second", holds)):
+        monkeypatch.setitem(sys.modules, f"benchmarks.{name}", SimpleNamespace(run=run))
+    monkeypatch.setattr(report, "DIRECTORY", tmp_path)
+    monkeypatch.setattr(main, "FIGURES", ("first", "second"))
+    monkeypatch.setattr(main, "CONTESTS", ())
+    assert main.main(["all", "--quick"]) == 1
+    assert "failed: first: AssertionError: not equal, quick True" in capsys.readouterr().err
+    found = json.loads((tmp_path / "report.json").read_text())
+    assert list(found["failed"]) == ["first"]
+    assert list(found["seconds"]) == ["first", "second"]
+    assert [one["name"] for one in found["figures"]["second"]] == ["counted"]
+    assert "**Failed: first" in (tmp_path / "report.md").read_text()
+    monkeypatch.setattr(main, "FIGURES", ("second",))
+    assert main.main(["all", "--quick"]) == 0
 
 
 def test_a_report_is_one_markdown_one_json_and_a_plot(
