@@ -39,9 +39,7 @@ class Table(enum.StrEnum):
     ANCHORS = "anchors"  # participant u32, number u32: anchors of a participant's node
     LEGS = "legs"  # cycle u32: the cycle's Bitcoin leg
     LEG_COINS = "leg_coins"  # cycle u32, participant u32: the coins a payer brings
-    SCRIPTS = (
-        "scripts"  # participant u32, asset u16, log index u64: settlement script from there on
-    )
+    SCRIPTS = "scripts"  # participant u32, asset u16, 2^64 - 1 less log index u64: settlement script from there on
     COINS = "coins"  # use 1 byte, outpoint 36 bytes: leg or declaration that holds the coin
     BITCOIN_HEADERS = "bitcoin_headers"  # block hash 32 bytes: height, work, header
     BITCOIN_CHAIN = "bitcoin_chain"  # height u32: block hash in the best chain
@@ -117,6 +115,11 @@ def key_u64(number: int) -> bytes:
 def key_position(participant: int, asset: int) -> bytes:
     """Return the key of one position."""
     return participant.to_bytes(4, "big") + asset.to_bytes(2, "big")
+
+
+def key_script(participant: int, asset: int, index: int) -> bytes:
+    """Return the key of the settlement script registered at log index `index`: the newest comes first in a scan."""
+    return key_position(participant, asset) + key_u64((1 << 64) - 1 - index)
 
 
 def key_party(participant: int, submission: int) -> bytes:

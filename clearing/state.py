@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import bisect
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Self
@@ -333,6 +334,18 @@ class Draft:
                 else:
                     merged[key] = value
         yield from sorted(merged.items())
+
+    def first(self, table: Table, prefix: bytes, start: bytes) -> tuple[bytes, bytes] | None:
+        """Return the first row with `prefix` not before `start`, as this block sees it, or None; reads no further."""
+        written = self._rows[table]
+        stored = self.state.reader.scan(table, prefix, start)
+        rows = [
+            (key, value)
+            for key, value in written.items()
+            if value is not None and key >= start and key.startswith(prefix)
+        ]
+        rows += itertools.islice((row for row in stored if row[0] not in written), 1)
+        return min(rows, default=None)
 
     def submission(self, index: int) -> OpenSubmission | None:
         """Return a submission as this block sees it, open or closed, or None."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from clearing.bitcoin.settlement import Payee, Payer, Template, make_template
-from clearing.rows import Reader, Table, key_position, key_u32
+from clearing.rows import Reader, Table, key_position, key_script, key_u32
 from clearing.rules.bitcoin_terms import TaxRule
 from clearing.rules.cycles import Cycle
 from clearing.rules.legs import Leg, NamedCoins
@@ -70,12 +70,9 @@ def leg(reader: Reader, cycle: int) -> LegRow | None:
 
 
 def _script(reader: Reader, participant: int, asset: int, index: int) -> bytes:
-    scripts = [
-        value
-        for key, value in reader.scan(Table.SCRIPTS, key_position(participant, asset))
-        if int.from_bytes(key[6:], "big") < index
-    ]
-    return scripts[-1] if scripts else b""
+    start = key_script(participant, asset, index - 1)
+    row = next(iter(reader.scan(Table.SCRIPTS, key_position(participant, asset), start)), None)
+    return b"" if row is None else row[1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from clearing.bitcoin.settlement import Payee, Payer, Template, make_template
 from clearing.bitcoin.transaction import Outpoint
 from clearing.errors import invariant
-from clearing.rows import Table, key_position, key_u32
+from clearing.rows import Table, key_position, key_script, key_u32
 from clearing.rules.legs import (
     LIFECYCLE,
     NOBODY,
@@ -48,11 +48,10 @@ def set_leg(draft: Draft, cycle: int, leg: Leg) -> None:
 
 def script_at(draft: Draft, participant: int, asset: int, index: int) -> bytes | None:
     """Return the settlement script that was registered last before log index `index`, or None."""
-    found = None
-    for key, value in draft.scan(Table.SCRIPTS, key_position(participant, asset)):
-        if int.from_bytes(key[6:], "big") < index:
-            found = value
-    return found
+    start = key_script(participant, asset, index - 1)
+    # However many it has registered, the newest stands first.
+    row = draft.first(Table.SCRIPTS, key_position(participant, asset), start)
+    return None if row is None else row[1]
 
 
 def open_leg(draft: Draft, cycle: int, instructions: Sequence[SettlementInstruction]) -> None:

@@ -36,7 +36,7 @@ from clearing.handlers.leg_rows import (
 from clearing.handlers.settlements import count_confirmed
 from clearing.records.instruction import Instruction
 from clearing.records.settlement import ScriptStatement
-from clearing.rows import Table, key_position, key_u32, key_u64
+from clearing.rows import Table, key_script, key_u32
 from clearing.rules.legs import (
     LIFECYCLE,
     NOBODY,
@@ -65,8 +65,9 @@ def set_script(draft: Draft, instruction: Instruction, statement: ScriptStatemen
     except VerificationError:
         return refused(RejectCode.SCRIPT_PROOF_INVALID)
     index = draft.record(instruction.leaf, instruction.body)
-    key = key_position(instruction.actor, statement.asset) + key_u64(index)
-    draft.put(Table.SCRIPTS, key, statement.script)
+    draft.put(
+        Table.SCRIPTS, key_script(instruction.actor, statement.asset, index), statement.script
+    )
     return recorded(index)
 
 

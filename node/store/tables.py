@@ -281,7 +281,7 @@ _PARTS: dict[Name, _Parts] = {
     Table.SETTLEMENTS: (("cycle", 4), ("number", 4)),
     Table.LEGS: (("cycle", 4),),
     Table.LEG_COINS: (("cycle", 4), ("participant", 4)),
-    Table.SCRIPTS: (("participant", 4), ("asset", 2), ("log index", 8)),
+    Table.SCRIPTS: (("participant", 4), ("asset", 2), ("2^64 - 1 less log index", 8)),
     Table.BITCOIN_CHAIN: (("height", 4),),
     Table.BATCHES: (("miner", 4), ("log index", 8)),
     Table.DRAWS: (("log index", 8), ("item", 4)),

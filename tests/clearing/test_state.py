@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from clearing import ledger
 from clearing.errors import DecodeError, InvariantViolation
@@ -213,6 +215,22 @@ def test_a_draft_sees_its_own_writes_and_the_state_does_not() -> None:
     assert draft.position(P01, BTC).liquidity == 6
     assert draft.position(P03, BTC) == Position(P03, BTC)
     assert net.position(P01).liquidity == 5
+
+
+ROWS = st.dictionaries(st.sampled_from([b"a0", b"a1", b"a2", b"b0"]), st.sampled_from([b"", b"v"]))
+
+
+@given(ROWS, ROWS, st.sets(st.sampled_from([b"a0", b"a1", b"a2"])), st.sampled_from([b"a1", b"b"]))
+def test_the_first_row_is_that_of_a_scan(
+    stored: dict[bytes, bytes], written: dict[bytes, bytes], gone: set[bytes], start: bytes
+) -> None:
+    store = MemoryStore()
+    store.apply_rows([Row(Table.SCRIPTS, key, value) for key, value in stored.items()])
+    draft = Draft(State(store), 1, 1)
+    for key, value in written.items():
+        draft.put(Table.SCRIPTS, key, None if key in gone else value)
+    rows = [row for row in draft.scan(Table.SCRIPTS, b"a") if row[0] >= start]
+    assert draft.first(Table.SCRIPTS, b"a", start) == (rows[0] if rows else None)
 
 
 def test_a_draft_scans_what_the_store_has_and_what_it_wrote_in_key_order() -> None:

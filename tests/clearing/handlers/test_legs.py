@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -11,14 +12,15 @@ from clearing.bitcoin.next_header import HEIGHT_MAX
 from clearing.bitcoin.settlement import FEE_RATE_MIN
 from clearing.bitcoin.transaction import MONEY_SAT_MAX, Outpoint, Output
 from clearing.errors import RejectCode as R
+from clearing.handlers.leg_rows import script_at
 from clearing.memory import MemoryStore
 from clearing.params import Parameters
 from clearing.records.instruction import REFERENCE_LAYOUT
-from clearing.rows import Table
+from clearing.rows import NoRows, Table, key_position
 from clearing.rules.bitcoin_terms import SIGNING_MS_MAX
 from clearing.rules.legs import NOBODY, LegCause, LegState, why_by_agent
 from clearing.rules.registry import Action, ActionKind
-from clearing.state import State
+from clearing.state import Draft, State
 from clearing.types import CycleState, InstructionState, ObligationState, SettlementKind
 from tests.clearing.bitcoin.bitcoin_kit import coin, taproot, transaction, wpkh
 from tests.clearing.bitcoin_net import DEPTH, FEE_RATE_MAX, SIGNING_MS, Bitcoin, Kind, terms
@@ -356,6 +358,32 @@ def test_a_script_counts_from_the_next_cycle_on() -> None:
     bitcoin.ok(bitcoin.offer(1))
     scripts = {one.participant: one.output.script for one in bitcoin.template(1).outputs}
     assert scripts[P03] == wpkh("p03")
+
+
+def test_however_many_scripts_one_registers_a_cycle_reads_the_newest_alone() -> None:
+    net, bitcoin = ready()
+    scripts = [wpkh("p03"), taproot("p03"), taproot("p03"), wpkh("p03"), taproot("p03")]
+    for script in scripts[1:]:
+        bitcoin.ok(bitcoin.script(P03, script))
+    draft, read = Draft(net.state, net.state.height + 1, net.time_ms), []
+
+    class Watched(NoRows):
+        def scan(
+            self, table: Table, prefix: bytes = b"", start: bytes = b""
+        ) -> Iterator[tuple[bytes, bytes]]:
+            for row in net.store.scan(table, prefix, start):
+                read.append(row)
+                yield row
+
+    net.state.reader = Watched()
+    newest = draft.next_index
+    assert script_at(draft, P03, BTC, newest) == scripts[-1]
+    assert len(read) == 1
+    # At the log index of a registration it does not count yet; each has its time.
+    keys = [key for key, _ in net.store.scan(Table.SCRIPTS, key_position(P03, BTC))]
+    at = [(1 << 64) - 1 - int.from_bytes(key[6:], "big") for key in keys]
+    before = [script_at(draft, P03, BTC, index) for index in at]
+    assert before == [*reversed(scripts[:-1]), None]
 
 
 def test_coins_are_named_once_over_all_legs_and_may_be_named_anew() -> None:
