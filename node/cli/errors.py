@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -108,7 +109,16 @@ def error_fact(error: CliError) -> dict[str, Any]:
 
 def show_error(error: CliError, *, as_json: bool) -> None:
     """Write the error to stderr for people, and with `as_json` as one object to stdout as well."""
-    console = stderr()
+    # Where stderr fails nobody can be told, and the exit code says it.
+    with suppress(OSError):
+        _tell(error, stderr())
+    if as_json:
+        # Where stdout itself is what failed, stderr has said so.
+        with suppress(OSError):
+            print_json(error_fact(error))
+
+
+def _tell(error: CliError, console: Console) -> None:
     console.print(f"[bold red]{escape(error.code)}[/]: {escape(error.sentence)}", soft_wrap=True)
     if error.details:
         console.print(_details_table(error.details))
@@ -116,10 +126,6 @@ def show_error(error: CliError, *, as_json: bool) -> None:
             console.print(f"... {error.total} in all; the first {len(error.details)} are shown")
     if error.remedy:
         console.print(f"[bold]What to do:[/] {escape(error.remedy)}", soft_wrap=True)
-    if as_json:
-        # Where stdout itself is what failed, stderr has said so.
-        with suppress(OSError):
-            print_json(error_fact(error))
 
 
 def _details_table(details: Sequence[dict[str, Any]]) -> Table:

@@ -232,6 +232,13 @@ def main() -> None:
         # rich, which draws tables and help texts, and typer end by 1 where the pipe's reader has gone.
         gone = isinstance(ended.__context__, BrokenPipeError)
         raise SystemExit(_after_last_write(EXIT_READER_GONE if gone else ended.code)) from None
+    except OSError as error:
+        # The help of the application itself is written before a command begins.
+        shown = as_cli_error(error)
+        if shown is None:
+            raise
+        show_error(shown, as_json=False)
+        raise SystemExit(_after_last_write(shown.exit_code)) from None
 
 
 def _nowhere() -> io.TextIOWrapper:

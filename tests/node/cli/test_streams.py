@@ -64,6 +64,21 @@ def test_a_full_disk_behind_stdout_is_told_once(rows: str, unbuffered: str) -> N
     assert b"ignored" not in ended.stderr
 
 
+@pytest.mark.parametrize("arguments", ["--help", "", "net --help", "audit"])
+def test_so_is_one_behind_a_help(arguments: str) -> None:
+    with FULL.open("wb") as full:
+        ended = clearing(*arguments.split(), stdout=full)
+    assert (ended.returncode, ended.stderr.count(b"FILE: ")) == (2, 1)
+    assert b"Traceback" not in ended.stderr
+
+
+def test_where_even_stderr_is_full_the_exit_code_says_it() -> None:
+    with FULL.open("wb") as full:
+        ended = clearing("net", "/nosuch", "--json", stderr=full)
+    assert ended.returncode == 2
+    assert json.loads(ended.stdout)["error"]["code"] == "FILE"
+
+
 def _gone(_: IO[bytes]) -> None:
     return
 
