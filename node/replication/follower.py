@@ -70,6 +70,13 @@ not come at once.
 DROP_EVERY = 64
 """After so many cosigned heads the signature lines kept for older ones are dropped."""
 
+_LOST = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+)
+"""After these the leader may not have seen a cosignature, and would take it the next time."""
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -154,8 +161,7 @@ class Follower(Member):
 
     async def close(self) -> None:
         """Let the write under way finish and end the writer's thread; for after `run` has ended."""
-        for task in self._sending:
-            task.cancel()
+        self._stop_sending()
         await asyncio.to_thread(self._writer.shutdown)
 
     def _size(self) -> int:
@@ -176,14 +182,18 @@ class Follower(Member):
             self.network_id if self._store.tip else b"",
             await self._in_writer(self._cosigned_note),
         )
-        async with self._connect() as link:
-            async for received in self._heard(link.receive(handshake)):
-                self._connected, self._trouble = True, ""
-                cosigned = await self._take(received)
-                if cosigned is not None:
-                    self._send(link, cosigned)
-                if self._report:
-                    return
+        try:
+            async with self._connect() as link:
+                async for received in self._heard(link.receive(handshake)):
+                    self._connected, self._trouble = True, ""
+                    cosigned = await self._take(received)
+                    if cosigned is not None:
+                        self._send(link, cosigned)
+                    if self._report:
+                        return
+        finally:
+            # The handshake of the next link says again what was cosigned.
+            self._stop_sending()
 
     async def _heard(self, stream: AsyncIterator[Received]) -> AsyncIterator[Received]:
         """Yield from `stream`; end it where it is quiet for too long.
@@ -212,18 +222,35 @@ class Follower(Member):
             await self._in_writer(self._diverge, error, received.note)
             return None
 
+    def _stop_sending(self) -> None:
+        for task in self._sending:
+            task.cancel()
+
     def _send(self, link: Link, note: bytes) -> None:
-        async def send() -> None:
+        task = asyncio.create_task(self._hand_over(link, note))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+    async def _hand_over(self, link: Link, note: bytes) -> None:
+        """Send a cosigned head until the leader has answered, a newer one covers it, or the link has ended.
+
+        A head that no block follows would else not become final: a leader that was too slow once is not asked again by a new head.
+        """
+        pause_s = RECONNECT_S_MIN
+        while True:
             try:
                 await link.add_cosignature(note)
             except grpc.aio.AioRpcError as error:
-                _log.warning(
-                    "cosignature not taken", reason=f"{error.code().name}: {error.details()}"
-                )
-
-        task = asyncio.create_task(send())
-        self._sending.add(task)
-        task.add_done_callback(self._sending.discard)
+                reason = f"{error.code().name}: {error.details()}"
+                _log.warning("cosignature not taken", reason=reason)
+                if error.code() not in _LOST:
+                    return
+            else:
+                return
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, RECONNECT_S_MAX)
+            if self._own_note != note:
+                return
 
     # -- the writer's thread
 

@@ -9,6 +9,7 @@ all replicas end with the same bytes, and these are what a replay of the log giv
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import threading
 import time
@@ -83,18 +84,24 @@ RETRIED = (
 
 
 class Banker(threading.Thread):
-    """Affirms what the clients submit, as their creditor, and nets a cycle now and then."""
+    """Affirms what the clients submit, as their creditor, and nets a cycle now and then, until `ends` is set."""
 
-    def __init__(self, network: kit.LocalNetwork, party: kit.Party, clients: list[Client]) -> None:
+    def __init__(
+        self,
+        network: kit.LocalNetwork,
+        party: kit.Party,
+        clients: list[Client],
+        ends: threading.Event,
+    ) -> None:
         super().__init__(name="banker")
         self.affirmed = 0
         self.cycles = 0
-        self._network, self._party, self._clients = network, party, clients
+        self._network, self._party, self._clients, self._ends = network, party, clients, ends
 
     def run(self) -> None:
         seen: set[bytes] = set()
         with self._party.channel(self._network, LEADER) as channel:
-            while any(client.is_alive() for client in self._clients):
+            while not self._ends.is_set():
                 for client in self._clients:
                     for client_id, index in list(client.acknowledged.items()):
                         if client_id not in seen:
@@ -102,12 +109,12 @@ class Banker(threading.Thread):
                             payload = ItemSelection(index).encode()
                             self.affirmed += self._give(channel, InstructionKind.AFFIRM, payload)
                 self.cycles += self._give(channel, InstructionKind.RUN_CYCLE, b"")
-                time.sleep(1)
+                self._ends.wait(1)
 
     def _give(self, channel: grpc.Channel, kind: InstructionKind, payload: bytes) -> bool:
-        """Give an instruction until it is answered; whether it was accepted."""
+        """Give an instruction until it is answered or the end has come; whether it was accepted."""
         instruction = self._party.instruction(kind, payload)
-        while True:
+        while not self._ends.is_set():
             try:
                 kit.instruct(channel, instruction, timeout_s=3)
             except grpc.RpcError as error:
@@ -116,6 +123,7 @@ class Banker(threading.Thread):
                 time.sleep(0.05)
             else:
                 return True
+        return False
 
 
 class Tap:
@@ -216,17 +224,26 @@ def kept_checkpoints(view: View) -> Iterator[tuple[int, bytes]]:
         yield number_of(key), note
 
 
-def is_converged(network: kit.LocalNetwork, supervisor: kit.Party) -> bool:
-    """Whether all nodes have the same log, all of it final."""
-    sizes = set()
+def standings(network: kit.LocalNetwork, supervisor: kit.Party) -> dict[str, tuple[int, int, str]]:
+    """Return what each node that answers says it has: log size, final size, root of the log."""
+    found = {}
     for node in NODES:
-        with supervisor.channel(network, node) as channel:
-            try:
-                standing = kit.status(channel)
-            except grpc.RpcError:
-                return False
-        sizes |= {(standing.log_size, standing.log_root), (standing.final_size, standing.log_root)}
-    return len(sizes) == 1
+        with supervisor.channel(network, node) as channel, contextlib.suppress(grpc.RpcError):
+            told = kit.status(channel)
+            found[node] = (told.log_size, told.final_size, told.log_root.hex())
+    return found
+
+
+def wait_until_equal(network: kit.LocalNetwork, supervisor: kit.Party) -> None:
+    """Wait until all nodes have the same log, all of it final."""
+    until = time.monotonic() + CONVERGE_S
+    while True:
+        found = standings(network, supervisor)
+        is_final = all(size == final for size, final, _ in found.values())
+        if is_final and len(found) == len(NODES) and len(set(found.values())) == 1:
+            return
+        assert time.monotonic() < until, f"replicas are not equal: {found}"
+        time.sleep(0.1)
 
 
 async def run_network(
@@ -242,7 +259,7 @@ async def run_network(
     stopped = threading.Event()
     watchers = [Watcher(network, supervisor, node, stopped) for node in NODES]
     tap = Tap(kit.config_of(network, "p03"))
-    banker = Banker(network, supervisor, clients)
+    banker = Banker(network, supervisor, clients, ends)
     killer = Killer(nodes, clients, random.Random(seed))
     for node in nodes:
         node.start()
@@ -256,11 +273,10 @@ async def run_network(
             await asyncio.to_thread(client.join, CONVERGE_S)
             assert not client.is_alive()
         await asyncio.to_thread(banker.join, CONVERGE_S)
+        assert not banker.is_alive()
         assert banker.affirmed > 0
         assert banker.cycles > 0
-        await asyncio.to_thread(
-            wait_for, "replicas equal", lambda: is_converged(network, supervisor), CONVERGE_S
-        )
+        await asyncio.to_thread(wait_until_equal, network, supervisor)
         await asyncio.sleep(0.5)
     finally:
         ends.set()

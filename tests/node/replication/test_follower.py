@@ -13,6 +13,7 @@ import pytest
 from clearing.log.note import Note
 from clearing.log.policy import Log, Policy
 from node.files import PUBLIC_MODE, replace_file
+from node.replication.link import Link
 from node.replication.replica import ReceivedBlock, WitnessReplica
 from node.runtime import Runtime
 from node.services.facade import (
@@ -195,6 +196,32 @@ def test_a_cosignature_the_leader_does_not_take_changes_nothing(
         )
         assert nodes[LEADER].member.final is None
         assert kit.condition(nodes["ministry"]) is NodeCondition.SERVING
+
+
+def test_a_cosignature_that_was_lost_on_its_way_is_sent_again(
+    network: LocalNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost: set[bytes] = set()
+    real = Link.add_cosignature
+
+    async def lose_once(self: Link, note: bytes) -> int:
+        if note not in lost:
+            lost.add(note)
+            raise grpc.aio.AioRpcError(
+                grpc.StatusCode.DEADLINE_EXCEEDED, grpc.aio.Metadata(), grpc.aio.Metadata(), "late"
+            )
+        return await real(self, note)
+
+    monkeypatch.setattr(Link, "add_cosignature", lose_once)
+    p01 = kit.Party(network, "p01", kit.network_id(network))
+
+    @kit.on(network, *TRIO)
+    async def run(nodes: kit.Nodes) -> None:
+        await kit.record(nodes, p01, 1)
+        # No other block comes whose head would cover this one.
+        await kit.converge(nodes)
+        assert lost
+        assert nodes[LEADER].member.final is not None
 
 
 def test_signature_lines_of_older_heads_are_dropped(
