@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearing.errors import invariant
-from clearing.netting.engine import Engine, jit, room
+from clearing.netting.engine import Engine, jit, prefetch, room
 from clearing.netting.setoff_core import VERTICES_MAX, FlowProblem, FlowSolution, as_engine
 
 I64: TypeAlias = NDArray[np.int64]
@@ -38,23 +38,28 @@ I32: TypeAlias = NDArray[np.int32]
 I8: TypeAlias = NDArray[np.int8]
 U32: TypeAlias = NDArray[np.uint32]
 
-# A slot is one end of an arc, 16 bytes: what the arc can still carry from here, and a link that packs
-# partner slot << 32 | node at the other end << 4 | cost of going there + 1. What a search looks at, which goes
-# backwards, lies apart in 4 bytes: node at the other end << 4 | whether it can carry from there | the cost again.
+# A slot is one end of an arc: 16 bytes that change when flow moves, what the arc can still carry from here and the
+# slot at its other end, and 4 bytes apart, all that is read to decide whether: the node at the other end << 4 |
+# whether nothing can go there | whether nothing can come from there | the cost of going there + 1.
 _RESIDUAL: Final = 0
-_LINK: Final = 1
+_PARTNER: Final = 1
 _COST: Final = 3
-_BACK: Final = 4  # the partner has a residual
+_SHUT_IN: Final = 4
+_SHUT_OUT: Final = 8
 _NODE_SHIFT: Final = 4
 _NODE: Final = VERTICES_MAX - 1
+# A shut way is longer than any by so much: added without a branch, which would often be guessed wrong.
+_IN_TO_SHUT: Final = 60
+_OUT_TO_SHUT: Final = 59
 
 _STEPS: Final = (1 << 32) - 1
 _STRANDED: Final = 1 << 30  # steps of a node that has no way at its cost
-_FAR: Final = 1 << 62
+_FAR: Final = 1 << 61  # more than any way, less than a shut one
 _CERTAIN: Final = -1
 _NONE: Final = -1
 _RAISE_WORK: Final = 4  # raising a label costs about as much as looking at so many slots
 _CLIMB: Final = 4  # steps above the farthest measured to which a label rises before the next search
+_AHEAD: Final = 3  # places in line from which what a node will read is fetched
 
 # Work is counted in sweeps, one sweep being a look at every slot.
 _FIRST_CHECK: Final = 32
@@ -109,9 +114,9 @@ def _network(problem: FlowProblem, engine: Engine) -> Network:
     poured: I64 = room(arcs, np.int64)
     excess, label = as_engine(engine, _pour)(*problem, poured)
     slots = room(4 * arcs, np.int64).reshape(2 * arcs, 2)
-    back, home, after = room(2 * arcs, np.uint32), room(arcs, np.int64), room(2 * arcs, np.int32)
-    first = as_engine(engine, _lay_out)(*problem, poured, slots, back, home)
-    return Network(first, slots, back, home, excess, label, after)
+    ends, home, after = room(2 * arcs, np.uint32), room(arcs, np.int64), room(2 * arcs, np.int32)
+    first = as_engine(engine, _lay_out)(*problem, poured, slots, ends, home)
+    return Network(first, slots, ends, home, excess, label, after)
 
 
 def _unsettled(excess: I64) -> int:
@@ -122,14 +127,14 @@ class Network(NamedTuple):
     """A residual network and the state of its solution.
 
     first: int64[n + 1], the slots of node v are first[v]..first[v+1]-1.
-    slots: int64[2m, 2], residual and link. back: uint32[2m], what a search sees of each slot. home: int64[m], the
-    slot at the tail of each arc.
+    slots: int64[2m, 2], residual and partner. ends: uint32[2m], what is read of each slot. home: int64[m], the slot at
+    the tail of each arc.
     excess: int64[n], what each node has to send (+) or to receive (-). label: int64[n]. after: int32[2m], for `_search`.
     """
 
     first: I64
     slots: I64
-    back: U32
+    ends: U32
     home: I64
     excess: I64
     label: I64
@@ -175,7 +180,7 @@ def _lay_out(
     excess: I64,
     poured: I64,
     slots: I64,
-    back: U32,
+    ends: U32,
     home: I64,
 ) -> I64:
     """Fill the residual network of the flow that was poured; return where the slots of each node begin."""
@@ -198,12 +203,12 @@ def _lay_out(
         price = np.int64(cost[arc])
         slots[here, _RESIDUAL] = capacity[arc] - poured[arc]
         slots[there, _RESIDUAL] = poured[arc]
-        there_from_here = v << _NODE_SHIFT | (1 + price)
-        here_from_there = u << _NODE_SHIFT | (1 - price)
-        slots[here, _LINK] = there << 32 | there_from_here
-        slots[there, _LINK] = here << 32 | here_from_there
-        back[here] = there_from_here | (_BACK if poured[arc] > 0 else 0)
-        back[there] = here_from_there | (_BACK if capacity[arc] > poured[arc] else 0)
+        slots[here, _PARTNER] = there
+        slots[there, _PARTNER] = here
+        onward = 0 if capacity[arc] > poured[arc] else 1
+        backward = 0 if poured[arc] > 0 else 1
+        ends[here] = v << _NODE_SHIFT | onward * _SHUT_OUT | backward * _SHUT_IN | (1 + price)
+        ends[there] = u << _NODE_SHIFT | backward * _SHUT_OUT | onward * _SHUT_IN | (1 - price)
         home[arc] = here
     return first
 
@@ -217,7 +222,7 @@ def _search(network: Network) -> tuple[I64, int, int]:
     Returns: the nodes measured, nearest first (nodes beyond are stranded); the slots looked at; how many
     nodes with excess cannot reach any deficit.
     """
-    first, _, back, _, excess, label, after = network
+    first, _, ends, _, excess, label, after = network
     nodes = excess.shape[0]
     # The best way known: (level + cost by the old label) << 32 | steps; _CERTAIN when there is no better one.
     way = np.full(nodes, _FAR, np.int64)
@@ -249,7 +254,7 @@ def _search(network: Network) -> tuple[I64, int, int]:
             head += 1
         elif level < top:
             level += 1
-            taken = _take(waiting[level], after, back, way, batch)
+            taken = _take(waiting[level], after, ends, way, batch)
             continue
         else:
             break
@@ -258,15 +263,16 @@ def _search(network: Network) -> tuple[I64, int, int]:
         work += first[node + 1] - first[node]
         above = level + (label[node] >> 32) + 1
         step = (reach[node] & _STEPS) + 1
-        for slot in range(first[node], first[node + 1]):
-            seen = np.int64(back[slot])
+        begin = first[node]
+        for place, end in enumerate(ends[begin : first[node + 1]]):
+            seen = np.int64(end)
             other = seen >> _NODE_SHIFT
-            found = (above - (seen & _COST)) << 32 | step
-            if (found < way[other]) & (seen & _BACK != 0):
+            found = ((above - (seen & _COST)) << 32 | step) + ((seen & _SHUT_IN) << _IN_TO_SHUT)
+            if found < way[other]:
                 lies_at = (found >> 32) - (label[other] >> 32)
                 if lies_at > level and way[other] >> 32 != found >> 32:
-                    after[slot] = waiting[lies_at]
-                    waiting[lies_at] = slot
+                    after[begin + place] = waiting[lies_at]
+                    waiting[lies_at] = begin + place
                     top = max(top, lies_at)
                 way[other] = found
                 if lies_at == level:
@@ -281,7 +287,7 @@ def _search(network: Network) -> tuple[I64, int, int]:
 
 
 @jit
-def _take(slot: int, after: I32, back: U32, way: I64, batch: I64) -> int:
+def _take(slot: int, after: I32, ends: U32, way: I64, batch: I64) -> int:
     """Put the nodes of a list that still wait at the end of `batch`, in order of steps.
 
     Returns: where in `batch` they begin.
@@ -290,7 +296,7 @@ def _take(slot: int, after: I32, back: U32, way: I64, batch: I64) -> int:
     least = _FAR
     in_order = True
     while slot != _NONE:  # the last to come is the first in the list
-        node = np.int64(back[slot]) >> _NODE_SHIFT
+        node = np.int64(ends[slot]) >> _NODE_SHIFT
         if way[node] != _CERTAIN:
             steps = way[node] & _STEPS
             in_order &= steps <= least
@@ -321,81 +327,105 @@ def _discharge(network: Network, measured: I64, cursor: I64, limit: int) -> int:
 
     Returns: the work done, in slots looked at.
     """
-    first, slots, back, _, excess, label, _ = network
+    first, slots, ends, _, excess, label, _ = network
     nodes = excess.shape[0]
     crowd = np.zeros(nodes + 1, np.int64)  # by steps, how many nodes have them
     gap = nodes
-    line = np.empty(nodes, np.int64)  # a ring
-    queued = np.zeros(nodes, np.bool_)
-    length = _line_up(measured, excess, label, crowd, line, queued)
+    line, queued, tail = _line_up(measured, excess, label, crowd)
+    ring = line.shape[0] - 1
     most = (label[measured[-1]] & _STEPS) + _CLIMB
     head = work = 0
-    while length > 0 and work < limit:
-        node = line[head]
-        head = (head + 1) % nodes
-        length -= 1
+    while head < tail and work < limit:
+        node = line[head & ring]
+        head += 1
+        follows = cursor[line[(head + _AHEAD) & ring]]
+        prefetch(ends, follows)
+        prefetch(slots[follows], 0)
         queued[node] = False
         own = label[node]
         if own & _STEPS > gap:
             continue
         begin, end = first[node], first[node + 1]
         slot, left = cursor[node], excess[node]
+        start, stop, best = slot, end, _FAR
         while True:
-            best = _FAR
-            for _ in range(end - begin):
-                link = slots[slot, _LINK]
-                room = slots[slot, _RESIDUAL]
-                other = (link >> _NODE_SHIFT) & _NODE
-                downhill = label[other] + (((link & _COST) - 1) << 32)
-                if room == 0:
-                    downhill = _FAR
-                if downhill < own:
-                    flow = min(left, room)
-                    partner = link >> 32
-                    if slots[partner, _RESIDUAL] == 0:
-                        back[slot] |= np.uint32(_BACK)
-                    if room == flow:
-                        back[partner] &= ~np.uint32(_BACK)
-                    slots[slot, _RESIDUAL] = room - flow
-                    slots[partner, _RESIDUAL] += flow
-                    excess[other] += flow
-                    if excess[other] > 0 and not queued[other]:
-                        queued[other] = True
-                        line[(head + length) % nodes] = other
-                        length += 1
-                    left -= flow
-                    if left == 0:
-                        break
-                elif downhill < best:
-                    best = downhill
-                slot = slot + 1 if slot + 1 < end else begin
-            if left == 0:
-                break
-            work += end - begin + _RAISE_WORK
-            crowd[own & _STEPS] -= 1
-            if crowd[own & _STEPS] == 0:
-                gap = min(gap, own & _STEPS)
-            own = best + 1
-            if own & _STEPS > min(gap, most):
-                own = own >> 32 << 32 | _STRANDED
-                break
-            crowd[own & _STEPS] += 1
+            slot, best = _look(ends, label, own, slot, stop, best)
+            if slot < stop:
+                other = np.int64(ends[slot]) >> _NODE_SHIFT
+                partner = slots[slot, _PARTNER]
+                can = slots[slot, _RESIDUAL]
+                flow = min(left, can)
+                if slots[partner, _RESIDUAL] == 0:
+                    ends[slot] &= ~np.uint32(_SHUT_IN)
+                    ends[partner] &= ~np.uint32(_SHUT_OUT)
+                if flow == can:
+                    ends[slot] |= np.uint32(_SHUT_OUT)
+                    ends[partner] |= np.uint32(_SHUT_IN)
+                slots[slot, _RESIDUAL] = can - flow
+                slots[partner, _RESIDUAL] += flow
+                excess[other] += flow
+                if excess[other] > 0 and not queued[other]:
+                    queued[other] = True
+                    line[tail & ring] = other
+                    tail += 1
+                left -= flow
+                if left == 0:
+                    break
+                slot += 1
+            elif stop == end:  # round to where it began
+                slot, stop = begin, start
+            else:
+                work += end - begin + _RAISE_WORK
+                crowd[own & _STEPS] -= 1
+                if crowd[own & _STEPS] == 0:
+                    gap = min(gap, own & _STEPS)
+                own = best + 1
+                if own & _STEPS > min(gap, most):
+                    own = own >> 32 << 32 | _STRANDED
+                    break
+                crowd[own & _STEPS] += 1
+                stop, best = end, _FAR
         label[node], cursor[node], excess[node] = own, slot, left
     return work
 
 
 @jit
+def _look(ends: U32, label: I64, own: int, slot: int, stop: int, best: int) -> tuple[int, int]:
+    """Look from a slot on for one that leads below the label `own`.
+
+    Returns: the slot, or `stop`; the least label that others lead to, or `best`.
+    """
+    for at in range(slot, stop):
+        seen = np.int64(ends[at])
+        shut = (seen & _SHUT_OUT) << _OUT_TO_SHUT
+        there = label[seen >> _NODE_SHIFT] + (((seen & _COST) - 1) << 32) + shut
+        if there < own:
+            return at, best
+        best = min(best, there)
+    return stop, best
+
+
+@jit
 def _line_up(
-    measured: I64, excess: I64, label: I64, crowd: I64, line: I64, queued: NDArray[np.bool_]
-) -> int:
-    """Count the nodes by steps, and put those with excess in line, the farthest first; return how many they are."""
+    measured: I64, excess: I64, label: I64, crowd: I64
+) -> tuple[I64, NDArray[np.bool_], int]:
+    """Count the nodes by steps, and put those with excess in line, the farthest first.
+
+    Returns: the line, a ring of a power of two of places; which nodes stand in it; how many they are.
+    """
+    nodes = label.shape[0]
+    places = 1
+    while places < nodes:
+        places *= 2
+    line = np.zeros(places, np.int64)
+    queued = np.zeros(nodes, np.bool_)
     length = 0
-    for node in range(label.shape[0]):
-        if label[node] & _STEPS <= label.shape[0]:
+    for node in range(nodes):
+        if label[node] & _STEPS <= nodes:
             crowd[label[node] & _STEPS] += 1
     for node in measured[::-1]:
         if excess[node] > 0:
             queued[node] = True
             line[length] = node
             length += 1
-    return length
+    return line, queued, length
