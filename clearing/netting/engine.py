@@ -6,7 +6,7 @@ Invariant kept: the choice changes how long an answer takes and never one bit of
 
 Every kernel exists twice, as a scalar loop for the compiler and as numpy array code, and every public
 function takes `engine` and picks with `Engine.choose`. A compiled kernel is cached beside its source file and
-is rebuilt when *that* file changes, so a kernel calls only kernels of its own file and of `limbs`.
+is rebuilt when *that* file changes, so a kernel calls only kernels of its own file and of `limbs`, and `instructions`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from clearing.errors import ClearingError
+from clearing.netting import instructions
 
 HAS_NUMBA: Final = importlib.util.find_spec("numba") is not None
 """Whether kernels can be compiled here; where there is no wheel every function runs its numpy form.
@@ -91,7 +92,7 @@ class _Kernel:
     def _compiled(self) -> Any:
         import numba  # noqa: PLC0415 - see HAS_NUMBA
 
-        _teach_prefetch(numba)
+        instructions.teach(numba)
         try:
             return numba.njit(cache=True, nogil=True, error_model="numpy")(self._function)
         except RuntimeError:  # neither package nor home directory can be written: compile each time
@@ -115,34 +116,6 @@ def jit(function: _Function) -> _Function:
     Returns: the kernel, compiled when it is first called, or the function itself where numba is missing.
     """
     return cast("_Function", _Kernel(function)) if HAS_NUMBA else function
-
-
-def prefetch(column: NDArray[Any], place: Any) -> None:
-    """Ask the processor for column[place] ahead of its use; in a compiled kernel one instruction, elsewhere nothing.
-
-    It never faults, so `place` may lie beyond the end.
-    """
-
-
-@functools.cache
-def _teach_prefetch(numba: Any) -> None:
-    """Tell the compiler what a call of `prefetch` in a kernel becomes."""
-    from llvmlite import ir  # noqa: PLC0415 - see HAS_NUMBA
-
-    @numba.extending.type_callable(prefetch)
-    def _typed(_context: Any) -> Callable[[Any, Any], Any]:
-        return lambda _column, _place: numba.types.none
-
-    @numba.extending.lower_builtin(prefetch, numba.types.Array, numba.types.Integer)
-    def _lowered(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        column = context.make_array(signature.args[0])(context, builder, arguments[0])
-        address, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [address, number, number, number])
-        hint = builder.module.declare_intrinsic("llvm.prefetch", [address], kind)
-        place = builder.bitcast(builder.gep(column.data, [arguments[1]]), address)
-        # to read, into the nearest cache, data
-        builder.call(hint, [place, number(0), number(3), number(1)])
-        return context.get_dummy_value()
 
 
 def describe(engine: Engine = DEFAULT) -> dict[str, str]:

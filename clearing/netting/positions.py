@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -210,15 +210,19 @@ def _sum(
     engine.choose(compiled, sum_numpy)(
         columns.debtor, columns.creditor, columns.lo, hi, bounds, cells, gross, state
     )
-    parts = []
-    for segment, (words, row) in enumerate(zip(gross.tolist(), state.tolist(), strict=True)):
-        if row == TOO_WIDE:
-            again = bounds[segment : segment + 2]
+    parts: list[_Part] = []
+    for is_too_wide, run in groupby(range(segments), lambda segment: state[segment] == TOO_WIDE):
+        found = list(run)
+        if is_too_wide:
+            again = bounds[found[0] : found[-1] + 2]
             wider = Tier(tier + 1)
-            parts += _sum(columns, again, asset + segment, participants, wider, engine)
-        else:
+            parts += _sum(columns, again, asset + found[0], participants, wider, engine)
+            continue
+        for segment in found:
+            words = gross[segment].tolist()
             total = words[0] + (words[1] << 32) + (words[2] << 64) + (words[3] << 96)
-            parts.append(_Part(asset + segment, Positions(cells[segment], total), row))
+            positions = Positions(cells[segment], total)
+            parts.append(_Part(asset + segment, positions, int(state[segment])))
     return parts
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from clearing.netting import engine
 from clearing.netting.engine import (
@@ -15,7 +13,6 @@ from clearing.netting.engine import (
     describe,
     in_turn,
     jit,
-    prefetch,
 )
 from clearing.netting.positions import net_positions
 from tests.clearing.netting.netting_kit import Row, columns_of
@@ -52,17 +49,3 @@ def test_without_numba_nothing_pretends_to_be_compiled(monkeypatch: pytest.Monke
 
 def test_the_default_runner_works_in_order() -> None:
     assert list(in_turn(str, [3, 1, 2])) == ["3", "1", "2"]
-
-
-@pytest.mark.parametrize("place", [0, 3, 4, 1 << 40])
-def test_a_fetch_ahead_changes_nothing_and_may_lie_beyond_the_end(place: int) -> None:
-    column = np.arange(4, dtype=np.uint64)
-    prefetch(column, place)
-    assert _fetch_and_sum(column, np.uint64(place)) == 6
-    assert column.tolist() == [0, 1, 2, 3]
-
-
-@jit
-def _fetch_and_sum(column: NDArray[np.uint64], place: np.uint64) -> int:
-    prefetch(column, place)
-    return int(column.sum())

@@ -111,6 +111,22 @@ def test_gross_totals_that_cross_a_tier_in_one_row(
 
 
 @EACH_ENGINE
+@pytest.mark.parametrize("tiers", ["122", "212", "221331", "3", "131", "113322311"])
+def test_assets_of_all_tiers_in_one_book(engine: Engine, tiers: str) -> None:
+    greatest = {"1": 2**40, "2": 2**100, "3": 2**127}
+    rows = GROUP + 3
+    tables = [
+        [Row(n % 3, (n + 1 + n % 2) % 3, greatest[tier] - n) for n in range(rows)] for tier in tiers
+    ]
+    columns = columns_of(row for table in tables for row in table)
+    book = Book(columns, np.arange(0, rows * len(tiers) + 1, rows, dtype=np.int64))
+    for pieces in (1, 2):
+        found = net_book(book, 3, engine=engine, pieces=pieces)
+        assert [positions.ints() for positions in found] == [net(table, 3) for table in tables]
+        assert [positions.tier for positions in found] == [Tier(int(tier)) for tier in tiers]
+
+
+@EACH_ENGINE
 @pytest.mark.parametrize("participants", [2, 3, 40_000, 70_000])
 def test_every_number_of_participants_that_ids_allow(engine: Engine, participants: int) -> None:
     last = participants - 1
