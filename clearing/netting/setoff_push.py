@@ -30,7 +30,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearing.errors import invariant
-from clearing.netting.engine import Engine, jit, prefetch, room
+from clearing.netting.engine import Engine, jit, room
+from clearing.netting.instructions import prefetch
 from clearing.netting.setoff_core import VERTICES_MAX, FlowProblem, FlowSolution, as_engine
 
 I64: TypeAlias = NDArray[np.int64]
