@@ -38,7 +38,10 @@ PURE_IMPORTS = {
 }
 """What every module of clearing/ may import besides clearing itself and `cryptography`."""
 
-PURE_IMPORTS_OF_ONE = {"clearing/netting/engine.py": {"importlib.util", "llvmlite", "numba"}}
+PURE_IMPORTS_OF_ONE = {
+    "clearing/netting/engine.py": {"importlib.util", "numba"},
+    "clearing/netting/instructions.py": {"llvmlite"},
+}
 """Set-up that needs an import guard lives in one place."""
 
 INTEGER_MATH = {"gcd", "isqrt", "comb", "prod", "lcm", "factorial", "perm"}
