@@ -142,6 +142,14 @@ def _total_wide(lo: U64, hi: U64, start: np.uint64, halves: U64) -> bool:
 
 
 @jit
+def _total(lo: U64, hi: U64, start: np.uint64, halves: U64, limbs: int) -> bool:
+    """Add a group of amounts to the gross total, unless one is zero or, in one limb, beyond 2^56; return whether it did."""
+    if limbs == 1:
+        return _total_narrow(lo, start, halves)
+    return _total_wide(lo, hi, start, halves)
+
+
+@jit
 def _exceeds(halves: U64, limbs: int) -> bool:
     """Say whether a gross total, in halves of 64 bits, passes what `limbs` limbs hold as a signed number."""
     carried = halves[1] + (halves[0] >> _HALF)
@@ -150,6 +158,19 @@ def _exceeds(halves: U64, limbs: int) -> bool:
     carried = halves[2] + (carried >> _HALF)
     carried = halves[3] + (carried >> _HALF)
     return bool(limbs == 2 and carried >> _SIGN_OF_HALF != _ZERO)
+
+
+@jit
+def _move(
+    sums: U64, payer: np.uint64, payee: np.uint64, low: np.uint64, high: np.uint64, words: int
+) -> None:
+    """Take an amount from the payer's sum and add it to the payee's, in so many words each."""
+    if words == 1:
+        move_int64(sums, payer, payee, low)
+    elif words == PLACES:
+        move_places(sums, payer, payee, low, high)
+    else:
+        move_int128(sums, payer, payee, low, high)
 
 
 @jit
@@ -166,12 +187,7 @@ def _sum_row(
     participants = np.uint64(sums.shape[0] // words)
     if max(payer, payee) >= participants or payer == payee or (low | high) == _ZERO:
         return False
-    if words == 1:
-        move_int64(sums, payer, payee, low)
-    elif words == PLACES:
-        move_places(sums, payer, payee, low, high)
-    else:
-        move_int128(sums, payer, payee, low, high)
+    _move(sums, payer, payee, low, high, words)
     halves[0] += low & _LOW_HALF
     halves[1] += low >> _HALF
     halves[2] += high & _LOW_HALF
@@ -232,9 +248,7 @@ def _kernel_for(tier: Tier) -> Kernel:
                     word = at // np.uint64(per_word)
                     if _id_faults(payers, payees, word, words, lanes, limit) & tops != _ZERO:
                         break
-                    if limbs == 1 and not _total_narrow(lo, at, halves):
-                        break
-                    if limbs > 1 and not _total_wide(lo, hi, at, halves):
+                    if not _total(lo, hi, at, halves, limbs):
                         break
                     for place in range(words):
                         if place % _LINE == 0:
@@ -248,12 +262,8 @@ def _kernel_for(tier: Tier) -> Kernel:
                         payee = payees[word + np.uint64(place)]
                         for lane in range(per_word):
                             inner = at + np.uint64(per_word * place + lane)
-                            if limbs == 1:
-                                move_int64(sums, payer & mask, payee & mask, lo[inner])
-                            elif in_places:
-                                move_places(sums, payer & mask, payee & mask, lo[inner], hi[inner])
-                            else:
-                                move_int128(sums, payer & mask, payee & mask, lo[inner], hi[inner])
+                            high = _ZERO if limbs == 1 else hi[inner]
+                            _move(sums, payer & mask, payee & mask, lo[inner], high, words_each)
                             payer >>= bits
                             payee >>= bits
                     row += GROUP
