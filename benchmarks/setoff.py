@@ -30,6 +30,7 @@ from clearing.netting.setoff import set_off
 from node.netting.obligation_file import read_obligations
 
 PORTABLE_ROWS_MAX = 10_000
+ROWS_FOR_THREADS = 500_000
 BITS = 30
 PEERS = ("LEMON network simplex", "LEMON cost scaling", "OR-tools")
 
@@ -109,18 +110,22 @@ def contest_of(
         gap = certificate.verify(columns, lo, hi, potentials)
         return answer.value + gap
 
-    def solve(engine: Engine) -> Callable[[], int]:
-        return lambda: set_off(columns, participants, engine=engine).value
-
-    contenders = [timed("ours", OURS, solve(DEFAULT))]
-    if DEFAULT is Engine.COMPILED and columns.rows <= PORTABLE_ROWS_MAX:
-        contenders.append(timed("ours, without numba", OURS, solve(Engine.PORTABLE)))
-    contenders.append(timed("our certificate alone", REFERENCE, verify))
     narrow = columns.hi is None and gross_of(columns) < 1 << 62 and not alone
     why = "ours alone: they take too long" if alone else "64-bit sums only"
     solvers = solvers_of(columns, participants) if narrow else no_solvers(why)
     with ThreadPoolExecutor(THREADS) as pool, solvers as (found, absent):
-        contenders = [*floors_or_none(book, pool), *contenders, *found]
+
+        def solve(engine: Engine) -> Callable[[], int]:
+            pieces = THREADS if columns.rows >= ROWS_FOR_THREADS else 1
+            return lambda: (
+                set_off(columns, participants, engine=engine, runner=pool.map, pieces=pieces).value
+            )
+
+        ours = [timed("ours", OURS, solve(DEFAULT))]
+        if DEFAULT is Engine.COMPILED and columns.rows <= PORTABLE_ROWS_MAX:
+            ours.append(timed("ours, without numba", OURS, solve(Engine.PORTABLE)))
+        certified = timed("our certificate alone", REFERENCE, verify)
+        contenders = [*floors_or_none(book, pool), *ours, certified, *found]
         return hold(
             "setoff",
             facts

@@ -24,8 +24,14 @@ from numpy.typing import NDArray
 
 from clearing.errors import VerificationError
 from clearing.netting import wide
-from clearing.netting.columns import AssetColumns, InvalidColumns, check_participants, check_rows
-from clearing.netting.engine import DEFAULT, Engine, jit
+from clearing.netting.columns import (
+    AssetColumns,
+    InvalidColumns,
+    check_participants,
+    check_rows,
+    runs_of,
+)
+from clearing.netting.engine import DEFAULT, Engine, Runner, in_turn, jit
 
 I64: TypeAlias = NDArray[np.int64]
 U64: TypeAlias = NDArray[np.uint64]
@@ -33,9 +39,9 @@ Potentials: TypeAlias = I64 | Sequence[int]
 
 # Differences of potentials within this are far from overflow.
 _CALM: Final = 1 << 61
-_GOOD: Final = -1
-_TOO_WIDE: Final = -2
-_NO_OBLIGATION: Final = -3
+_NOT_PLAIN: Final = -1
+_HALF: Final = np.uint64(32)
+_TOP: Final = np.uint64(63)
 
 
 def verify(
@@ -46,12 +52,15 @@ def verify(
     liquidity: U64 | None = None,
     *,
     engine: Engine = DEFAULT,
+    runner: Runner = in_turn,
+    pieces: int = 1,
 ) -> int:
     """Check a set-off and bound how far it is from the greatest one.
 
     discharged_lo, discharged_hi: uint64[rows], what each obligation loses; hi is None when all is below 2^64.
     potentials: one integer a participant, of any size. liquidity: wide array uint64[participants, 3] in
-    [0, 2^128), how much more than it receives each may pay; None: nothing.
+    [0, 2^128), how much more than it receives each may pay; None: nothing. pieces: how many parts the rows are cut into
+    for `runner`, as for positions.
 
     Returns: the gap, at least 0; no set-off has a greater value than the sum of the discharge plus the gap.
     Raises: VerificationError: an obligation loses more than its amount, a participant pays more than it may,
@@ -66,17 +75,12 @@ def verify(
         check_liquidity(liquidity, participants)
     calm = _calm(potentials)
     if calm is not None and columns.hi is None and discharged_hi is None:
-        check = engine.choose(_check_int64, _check_int64_numpy)
-        state, slack, net = check(columns.debtor, columns.creditor, columns.lo, discharged_lo, calm)
-        if state == _GOOD:
+        plain, slack, net = _check_runs(columns, discharged_lo, calm, engine, runner, pieces)
+        if plain:
             moved = wide.from_signed(net) if net.any() or liquidity is not None else None
             gap = _gap(columns, discharged_lo, None, calm) if slack else 0
             return gap + _check_positions(moved, potentials, liquidity)
-        check_rows(columns, participants, engine=engine)
-        if state >= 0:
-            raise _loses_too_much(int(state))
-    else:
-        check_rows(columns, participants, engine=engine)
+    check_rows(columns, participants, engine=engine)
     _check_wide(columns, discharged_lo, discharged_hi)
     moved = movements(columns, discharged_lo, discharged_hi, participants)
     exact = calm if calm is not None else np.array([int(q) for q in potentials], object)
@@ -118,58 +122,66 @@ def _loses_too_much(row: int) -> VerificationError:
     return VerificationError(f"row {row}: the obligation loses more than its amount")
 
 
+def _check_runs(
+    columns: AssetColumns, discharged: U64, q: I64, engine: Engine, runner: Runner, pieces: int
+) -> tuple[bool, bool, I64]:
+    """Check the rows in runs, and put together what `_check_int64` says of each.
+
+    Returns: whether every row is in order and 63 bits hold all sums; whether a row adds to the gap; the movements.
+    """
+    check = engine.choose(_check_int64, _check_int64_numpy)
+
+    def check_run(run: tuple[int, int]) -> tuple[int, I64, int]:
+        rows = columns.between(*run)
+        return check(rows.debtor, rows.creditor, rows.lo, discharged[slice(*run)], q)
+
+    slacks, nets, gross = zip(*runner(check_run, runs_of(columns.rows, pieces)), strict=True)
+    plain = _NOT_PLAIN not in gross and sum(gross) < 1 << 31
+    return plain, any(slacks), np.sum(nets, axis=0)
+
+
 @jit
 def _check_int64(
     debtor: NDArray[Any], creditor: NDArray[Any], amount: U64, discharged: U64, q: I64
-) -> tuple[int, int, I64]:
+) -> tuple[int, I64, int]:
     """Check every row, and sum the movements modulo 2^64.
 
-    Returns: the first row that loses more than its amount, _NO_OBLIGATION when an earlier one is no obligation, _TOO_WIDE when
-    the amounts sum to 2^63 or more, or _GOOD; how many rows add to the gap; int64[participants], what each receives (+) or pays (-) in money.
+    Returns: 0 when no row adds to the gap; int64[participants], what each receives (+) or pays (-) in money; the sum of the
+    amounts in units of 2^32, each rounded up, or _NOT_PLAIN where a row is no obligation, loses more than its amount, or needs 64 bits.
     """
     net = np.zeros(q.shape[0], np.int64)
-    high = low = np.int64(0)
-    slack = 0
+    slack = gross = np.int64(0)
     for row in range(amount.shape[0]):
         full = np.int64(amount[row])
         part = np.int64(discharged[row])
         payer = np.int64(debtor[row])
         payee = np.int64(creditor[row])
-        if (payer >= net.shape[0]) | (payee >= net.shape[0]) | (payer == payee) | (full == 0):
-            return _NO_OBLIGATION, 0, net
-        if full < 0 or part < 0:  # 2^63 or more
-            return _TOO_WIDE, 0, net
-        if part > full:
-            return row, 0, net
-        k = 1 - q[payer] + q[payee]
-        slack += ((k > 0) & (part < full)) | ((k < 0) & (part > 0))
+        rest = full - part
+        alien = (payer >= net.shape[0]) | (payee >= net.shape[0]) | (payer == payee)
+        if alien | (full <= 0) | ((part | rest) < 0):
+            return 0, net, _NOT_PLAIN
+        k = q[payee] - q[payer] + 1
+        slack |= (rest & (-k >> 63)) | (part & (k >> 63))  # the sign of k is a mask of all bits
         net[payer] -= part
         net[payee] += part
-        high += full >> 32
-        low += full & 0xFFFFFFFF
-    if high + (low >> 32) >= 1 << 31:
-        return _TOO_WIDE, 0, net
-    return _GOOD, slack, net
+        gross += full >> 32
+    return int(slack), net, int(gross) + amount.shape[0]
 
 
 def _check_int64_numpy(
     debtor: NDArray[Any], creditor: NDArray[Any], amount: U64, discharged: U64, q: I64
-) -> tuple[int, int, I64]:
+) -> tuple[int, I64, int]:
     net = np.zeros(q.shape[0], np.int64)
     if max(debtor.max(initial=0), creditor.max(initial=0)) >= q.shape[0]:
-        return _NO_OBLIGATION, 0, net
-    if ((debtor == creditor) | (amount == 0)).any():
-        return _NO_OBLIGATION, 0, net
-    over = discharged > amount
-    if over.any():
-        return int(over.argmax()), 0, net
-    if wide.total_unsigned(amount) >= 1 << 63:
-        return _TOO_WIDE, 0, net
+        return 0, net, _NOT_PLAIN
+    if ((debtor == creditor) | (amount == 0) | (discharged > amount) | (amount >> _TOP > 0)).any():
+        return 0, net, _NOT_PLAIN
     np.subtract.at(net, debtor, discharged.view(np.int64))
     np.add.at(net, creditor, discharged.view(np.int64))
     k = 1 - q[debtor] + q[creditor]
     slack = (k > 0) & (discharged < amount) | (k < 0) & (discharged > 0)
-    return _GOOD, int(np.count_nonzero(slack)), net
+    gross = wide.total_unsigned(amount >> _HALF) + len(amount)
+    return int(np.count_nonzero(slack)), net, gross
 
 
 def _check_wide(columns: AssetColumns, discharged_lo: U64, discharged_hi: U64 | None) -> None:

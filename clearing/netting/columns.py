@@ -14,6 +14,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -181,6 +182,15 @@ def check_participants(participants: int) -> None:
     """
     if not 0 <= participants <= PARTICIPANTS_MAX:
         raise InvalidColumns(f"{participants} participants: give 0 to {PARTICIPANTS_MAX}")
+
+
+def runs_of(rows: int, pieces: int) -> list[tuple[int, int]]:
+    """Cut rows into runs of about equal length for a `Runner`.
+
+    Returns: where each begins and ends; as many as `pieces` or, where there are fewer rows, fewer; at least one.
+    """
+    ends = [rows * piece // pieces for piece in range(pieces + 1)]
+    return [(start, stop) for start, stop in pairwise(ends) if start < stop] or [(0, 0)]
 
 
 def concatenate(chunks: Sequence[AssetColumns]) -> AssetColumns:

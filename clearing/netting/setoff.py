@@ -33,7 +33,7 @@ from clearing.netting import (
     wide,
 )
 from clearing.netting.columns import AssetColumns, Ids, InvalidColumns, check_rows, gross_of
-from clearing.netting.engine import DEFAULT, Engine
+from clearing.netting.engine import DEFAULT, Engine, Runner, in_turn
 from clearing.netting.gridlock import queue_order
 from clearing.netting.limits import minimum
 from clearing.netting.setoff_core import (
@@ -99,37 +99,42 @@ def set_off(
     *,
     route: Route = Route.AUTO,
     engine: Engine = DEFAULT,
+    runner: Runner = in_turn,
+    pieces: int = 1,
 ) -> SetOff:
     """Set off the obligations of one asset against each other, as much as can be.
 
     columns: obligations; parallel ones lose in queue order (priority, then row order). participants: ids are
     below it; below 2^28. liquidity: wide array uint64[participants, 3] in [0, 2^128), how much more than it
-    receives each may pay in money; None: nothing.
+    receives each may pay in money; None: nothing. pieces: how many parts the rows are cut into for `runner` in the
+    passes over them, as for positions; what lies between runs on one thread.
 
     Returns: the discharge with its certificate.
     Raises: InvalidRow: the first bad row. InvalidColumns: too many participants or rows, or a malformed liquidity.
     """
     if participants >= VERTICES_MAX or columns.rows + 2 * participants >= ARCS_MAX:
         raise InvalidColumns("set-off takes fewer than 2^28 participants and 2^29 obligations")
-    table = setoff_dense.totals(columns, participants, _NARROW_MAX, engine)
-    if table is None:
+    order = queue_order(columns)
+    rows = columns if order is None else columns.take(order)
+    tables = setoff_dense.totals(rows, participants, _NARROW_MAX, engine, runner, pieces)
+    if tables is None:
         check_rows(columns, participants, engine=engine)
     if liquidity is not None:
         certificate.check_liquidity(liquidity, participants)
-    order = queue_order(columns)
-    rows = columns if order is None else columns.take(order)
     hi: U64 | None
-    if table is not None:
-        pairs = setoff_dense.pairs_of(table)
+    if tables is not None:
+        pairs = setoff_dense.pairs_of(tables)
         loses, hi, potential = _narrow(pairs, participants, liquidity, route, engine)
-        lo = setoff_dense.hand_out(rows, pairs, loses, table)
+        lo = setoff_dense.hand_out(rows, pairs, loses, tables, runner)
     else:
         run = _narrow if gross_of(columns) < _NARROW_MAX else _wide
         lo, hi, potential = run(rows, participants, liquidity, route, engine)
     if order is not None:
         back = np.argsort(order)
         lo, hi = lo[back], None if hi is None else hi[back]
-    gap = certificate.verify(columns, lo, hi, potential, liquidity, engine=engine)
+    gap = certificate.verify(
+        columns, lo, hi, potential, liquidity, engine=engine, runner=runner, pieces=pieces
+    )
     invariant(gap == 0, f"set-off: the discharge is {gap} short of its bound")
     value = wide.total_unsigned(lo) + (0 if hi is None else wide.total_unsigned(hi) << 64)
     return SetOff(lo, hi, potential, value)

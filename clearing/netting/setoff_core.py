@@ -85,8 +85,8 @@ def extract(debtor: I32, creditor: I32, vertices: int, engine: Engine) -> Core:
 
     debtor, creditor: int32[rows], different in every row and below `vertices`, which is below 2^28.
     """
-    few = vertices * vertices <= debtor.shape[0]
     rows = debtor.shape[0]
+    few = vertices * vertices <= 2 * rows
     pair: I32 = room(rows, np.int32)
     if few:
         first, target = as_engine(engine, _merge_in_table)(debtor, creditor, vertices, pair)
@@ -164,7 +164,7 @@ def _merge(
 
 @jit
 def _merge_in_table(debtor: I32, creditor: I32, vertices: int, pair: I32) -> tuple[I32, I32]:
-    """Merge parallel rows in a table of all pairs, where there are no more of them than rows; as `_merge`."""
+    """Merge parallel rows in a table of all pairs, where they are few beside the rows; as `_merge`."""
     rows = debtor.shape[0]
     table = np.zeros((vertices, vertices), np.int32)
     for row in range(rows):

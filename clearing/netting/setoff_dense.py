@@ -3,7 +3,8 @@
 Lives here: from obligations to one row a pair, and from what a pair loses to its obligations. May not live here: any search.
 Invariant kept: the pairs are those that merging finds, in the same order, so that the answer is the same with or without.
 
-What a pass over a million rows costs is memory, not arithmetic, so one pass checks, sums and merges at once.
+One pass checks, sums and merges at once. The rows may be cut into runs, each with a table of its own: what a pair loses
+goes to the run that comes first, as far as that run owes it, and so on.
 Source: own design.
 """
 
@@ -14,8 +15,8 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from clearing.netting.columns import AssetColumns
-from clearing.netting.engine import Engine, jit, room
+from clearing.netting.columns import AssetColumns, runs_of
+from clearing.netting.engine import Engine, Runner, jit, room
 
 I64: TypeAlias = NDArray[np.int64]
 U64: TypeAlias = NDArray[np.uint64]
@@ -23,57 +24,82 @@ U64: TypeAlias = NDArray[np.uint64]
 _ROWS_A_CELL: Final = 4
 
 
-def totals(columns: AssetColumns, participants: int, gross_max: int, engine: Engine) -> I64 | None:
-    """Sum what each participant owes each other.
+def totals(
+    columns: AssetColumns,
+    participants: int,
+    gross_max: int,
+    engine: Engine,
+    runner: Runner,
+    pieces: int,
+) -> I64 | None:
+    """Sum what each participant owes each other, in as many runs of rows.
 
-    Returns: int64[participants, participants]; None where the table would not be small beside the rows, the engine is not
-    compiled, a row is no obligation, or the amounts sum to `gross_max`, at most 2^62, or more.
+    Returns: int64[runs, participants, participants]; None where a table would not be small beside the rows, the engine is
+    not compiled, a row is no obligation, or the amounts sum to nearly `gross_max`, at most 2^62, or more.
     """
     few = 0 < _ROWS_A_CELL * participants <= columns.rows // max(1, participants)
     if engine is not Engine.COMPILED or columns.hi is not None or not few:
         return None
-    table = np.zeros((participants, participants), np.int64)
-    amount = columns.lo.view(np.int64)
-    fits = _totals(columns.debtor, columns.creditor, amount, table, gross_max)
-    return table if fits else None
+    runs = runs_of(columns.rows, pieces)
+    tables = np.zeros((len(runs), participants, participants), np.int64)
+
+    def sum_run(place: int) -> int:
+        rows = columns.between(*runs[place])
+        return _totals(rows.debtor, rows.creditor, rows.lo.view(np.int64), tables[place])
+
+    gross = [int(units) for units in runner(sum_run, range(len(runs)))]
+    # Each total is rounded down.
+    fits = min(gross) >= 0 and sum(gross) + len(runs) <= gross_max >> 32
+    return tables if fits else None
 
 
 @jit
-def _totals(
-    debtor: NDArray[Any], creditor: NDArray[Any], amount: I64, table: I64, gross_max: int
-) -> bool:
+def _totals(debtor: NDArray[Any], creditor: NDArray[Any], amount: I64, table: I64) -> int:
+    """Add every row to the table; return the sum of the amounts in units of 2^32, or -1 where a row is no obligation."""
     participants = table.shape[0]
     high = low = np.int64(0)
     for row in range(amount.shape[0]):
         payer, payee = np.int64(debtor[row]), np.int64(creditor[row])
         full = amount[row]
         if (payer >= participants) | (payee >= participants) | (payer == payee) | (full <= 0):
-            return False
+            return -1
         table[payer, payee] += full
         high += full >> 32
         low += full & 0xFFFFFFFF
-    high += low >> 32
-    return bool(high < gross_max >> 32)
+    return int(high + (low >> 32))
 
 
-def pairs_of(table: I64) -> AssetColumns:
+def pairs_of(tables: I64) -> AssetColumns:
     """Return one obligation for each pair that owes something, by debtor and then creditor."""
-    debtor, creditor = np.nonzero(table)
-    amount = table[debtor, creditor].view(np.uint64)
-    return AssetColumns(debtor.astype(np.uint32), creditor.astype(np.uint32), amount)
+    total = tables.sum(axis=0).ravel()
+    owing = np.flatnonzero(total).astype(np.uint32)
+    debtor, creditor = np.divmod(owing, np.uint32(tables.shape[1]))
+    return AssetColumns(debtor, creditor, total[owing].view(np.uint64))
 
 
-def hand_out(columns: AssetColumns, pairs: AssetColumns, loses: U64, table: I64) -> U64:
+def hand_out(
+    columns: AssetColumns, pairs: AssetColumns, loses: U64, tables: I64, runner: Runner
+) -> U64:
     """Give what each pair loses to its obligations, earlier rows first.
 
-    loses: uint64[pairs]. table: int64[participants, participants], used up.
+    columns: those of `totals`. loses: uint64[pairs]. tables: int64[runs, participants, participants], used up.
 
     Returns: uint64[rows].
     """
-    table[:] = 0
-    table[pairs.debtor, pairs.creditor] = loses.view(np.int64)
+    left = np.zeros_like(tables[0])
+    left[pairs.debtor, pairs.creditor] = loses.view(np.int64)
+    for table in tables:
+        owed = table.copy()
+        table[:] = left
+        left = np.maximum(left - owed, 0)
+    runs = runs_of(columns.rows, len(tables))
     given: I64 = room(columns.rows, np.int64)
-    _hand_out(columns.debtor, columns.creditor, columns.lo.view(np.int64), table, given)
+
+    def give_run(place: int) -> None:
+        rows, part = columns.between(*runs[place]), given[slice(*runs[place])]
+        _hand_out(rows.debtor, rows.creditor, rows.lo.view(np.int64), tables[place], part)
+
+    list(runner(give_run, range(len(runs))))
     return given.view(np.uint64)
 
 

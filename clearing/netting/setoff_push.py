@@ -60,6 +60,7 @@ _CERTAIN: Final = -1
 _NONE: Final = -1
 _RAISE_WORK: Final = 4  # raising a label costs about as much as looking at so many slots
 _CLIMB: Final = 4  # steps above the farthest measured to which a label rises before the next search
+_ARCS_AHEAD: Final = 16  # arcs from which a slot is fetched that will be written
 _AHEAD: Final = 3  # places in line from which what a node will read is fetched
 
 # Work is counted in sweeps, one sweep being a look at every slot.
@@ -195,6 +196,9 @@ def _lay_out(
         first[node + 1] += first[node]
     free = first.copy()
     for arc in range(arcs):
+        soon = free[head[min(arc + _ARCS_AHEAD, arcs - 1)]]
+        prefetch(slots[soon], 0)
+        prefetch(ends, soon)
         u = np.int64(tail[arc])
         v = np.int64(head[arc])
         here = free[u]
