@@ -121,14 +121,12 @@ def set_off(
         check_rows(columns, participants, engine=engine)
     if liquidity is not None:
         certificate.check_liquidity(liquidity, participants)
-    hi: U64 | None
+    owed = rows if tables is None else setoff_dense.pairs_of(tables)
+    run = _narrow if tables is not None or gross_of(columns) < _NARROW_MAX else _wide
+    lo, hi, potential = run(owed, participants, liquidity, route, engine)
+    value = wide.total_unsigned(lo) + (0 if hi is None else wide.total_unsigned(hi) << 64)
     if tables is not None:
-        pairs = setoff_dense.pairs_of(tables)
-        loses, hi, potential = _narrow(pairs, participants, liquidity, route, engine)
-        lo = setoff_dense.hand_out(rows, pairs, loses, tables, runner)
-    else:
-        run = _narrow if gross_of(columns) < _NARROW_MAX else _wide
-        lo, hi, potential = run(rows, participants, liquidity, route, engine)
+        lo = setoff_dense.hand_out(rows, owed, lo, tables, runner)
     if order is not None:
         back = np.argsort(order)
         lo, hi = lo[back], None if hi is None else hi[back]
@@ -136,7 +134,6 @@ def set_off(
         columns, lo, hi, potential, liquidity, engine=engine, runner=runner, pieces=pieces
     )
     invariant(gap == 0, f"set-off: the discharge is {gap} short of its bound")
-    value = wide.total_unsigned(lo) + (0 if hi is None else wide.total_unsigned(hi) << 64)
     return SetOff(lo, hi, potential, value)
 
 

@@ -73,8 +73,9 @@ def pairs_of(tables: I64) -> AssetColumns:
     """Return one obligation for each pair that owes something, by debtor and then creditor."""
     total = tables.sum(axis=0).ravel()
     owing = np.flatnonzero(total).astype(np.uint32)
-    debtor, creditor = np.divmod(owing, np.uint32(tables.shape[1]))
-    return AssetColumns(debtor, creditor, total[owing].view(np.uint64))
+    participants = np.uint32(tables.shape[1])
+    debtor = owing // participants
+    return AssetColumns(debtor, owing - debtor * participants, total[owing].view(np.uint64))
 
 
 def hand_out(
@@ -89,9 +90,8 @@ def hand_out(
     left = np.zeros_like(tables[0])
     left[pairs.debtor, pairs.creditor] = loses.view(np.int64)
     for table in tables:
-        owed = table.copy()
-        table[:] = left
-        left = np.maximum(left - owed, 0)
+        np.minimum(table, left, out=table)
+        left -= table
     runs = runs_of(columns.rows, len(tables))
     given: I64 = room(columns.rows, np.int64)
 
