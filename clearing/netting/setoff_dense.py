@@ -19,6 +19,7 @@ from clearing.netting.columns import AssetColumns, runs_of
 from clearing.netting.engine import Engine, Runner, jit, room
 
 I64: TypeAlias = NDArray[np.int64]
+U32: TypeAlias = NDArray[np.uint32]
 U64: TypeAlias = NDArray[np.uint64]
 
 _ROWS_A_CELL: Final = 4
@@ -71,11 +72,25 @@ def _totals(debtor: NDArray[Any], creditor: NDArray[Any], amount: I64, table: I6
 
 def pairs_of(tables: I64) -> AssetColumns:
     """Return one obligation for each pair that owes something, by debtor and then creditor."""
-    total = tables.sum(axis=0).ravel()
-    owing = np.flatnonzero(total).astype(np.uint32)
-    participants = np.uint32(tables.shape[1])
-    debtor = owing // participants
-    return AssetColumns(debtor, owing - debtor * participants, total[owing].view(np.uint64))
+    cells = tables[0].size
+    debtor, creditor = (np.empty(cells, np.uint32) for _ in range(2))
+    amount = np.empty(cells, np.uint64)
+    count = int(_pairs(tables, debtor, creditor, amount))
+    return AssetColumns(debtor[:count], creditor[:count], amount[:count])
+
+
+@jit
+def _pairs(tables: I64, debtor: U32, creditor: U32, amount: U64) -> int:
+    count = 0
+    for payer in range(tables.shape[1]):
+        for payee in range(tables.shape[2]):
+            total = tables[0, payer, payee]
+            for run in range(1, tables.shape[0]):
+                total += tables[run, payer, payee]
+            if total != 0:
+                debtor[count], creditor[count], amount[count] = payer, payee, total
+                count += 1
+    return count
 
 
 def hand_out(
