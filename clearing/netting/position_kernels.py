@@ -142,14 +142,6 @@ def _total_wide(lo: U64, hi: U64, start: np.uint64, halves: U64) -> bool:
 
 
 @jit
-def _total(lo: U64, hi: U64, start: np.uint64, halves: U64, limbs: int) -> bool:
-    """Add a group of amounts to the gross total, unless one is zero or, in one limb, beyond 2^56; return whether it did."""
-    if limbs == 1:
-        return _total_narrow(lo, start, halves)
-    return _total_wide(lo, hi, start, halves)
-
-
-@jit
 def _exceeds(halves: U64, limbs: int) -> bool:
     """Say whether a gross total, in halves of 64 bits, passes what `limbs` limbs hold as a signed number."""
     carried = halves[1] + (halves[0] >> _HALF)
@@ -233,8 +225,7 @@ def _kernel_for(tier: Tier) -> Kernel:
         bits = np.uint64(np.iinfo(debtor.dtype).bits)
         mask, lanes, tops, limit = _id_limits(bits, participants)
         per_word = 64 // np.iinfo(debtor.dtype).bits
-        words = GROUP // per_word
-        whole = debtor.shape[0] // per_word * per_word
+        words, whole = GROUP // per_word, debtor.shape[0] // per_word * per_word
         payers = debtor[:whole].view(np.uint64)
         payees = creditor[:whole].view(np.uint64)
         for segment in range(bounds.shape[0] - 1):
@@ -242,13 +233,16 @@ def _kernel_for(tier: Tier) -> Kernel:
             sums[:] = _ZERO
             halves = gross[segment]
             row, end = bounds[segment], bounds[segment + 1]
+            last = end - GROUP
             while row < end and not _exceeds(halves, limbs):
-                while row + GROUP <= end and row & (per_word - 1) == 0:
+                while row <= last and row & (per_word - 1) == 0 and not _exceeds(halves, limbs):
                     at = np.uint64(row)
                     word = at // np.uint64(per_word)
                     if _id_faults(payers, payees, word, words, lanes, limit) & tops != _ZERO:
                         break
-                    if not _total(lo, hi, at, halves, limbs):
+                    if limbs == 1 and not _total_narrow(lo, at, halves):
+                        break
+                    if limbs > 1 and not _total_wide(lo, hi, at, halves):
                         break
                     for place in range(words):
                         if place % _LINE == 0:
@@ -267,8 +261,6 @@ def _kernel_for(tier: Tier) -> Kernel:
                             payer >>= bits
                             payee >>= bits
                     row += GROUP
-                    if _exceeds(halves, limbs):
-                        break
                 if row < end and not _exceeds(halves, limbs):
                     if not _sum_row(debtor, creditor, lo, hi, row, sums, halves, words_each):
                         state[segment] = row
