@@ -284,10 +284,12 @@ def settlements(
         if not wanted.takes(instruction):
             continue
         cycle, number = int.from_bytes(key[:4], "big"), int.from_bytes(key[4:], "big")
-        if cycle not in agents:
-            agents[cycle] = Cycle.decode(reader.get(Table.CYCLES, key[:4]) or b"").agent
-        if wanted.concerning in (None, instruction.participant, agents[cycle]):
-            rows.append(SettlementRow(cycle, number, instruction))
+        if wanted.concerning not in (None, instruction.participant):
+            if cycle not in agents:
+                agents[cycle] = Cycle.decode(reader.get(Table.CYCLES, key[:4]) or b"").agent
+            if agents[cycle] != wanted.concerning:
+                continue
+        rows.append(SettlementRow(cycle, number, instruction))
     return Page(tuple(rows))
 
 

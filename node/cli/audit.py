@@ -27,12 +27,7 @@ from node.cli.errors import CheckFailedError, WrongUseError
 from node.cli.fsck import fsck
 from node.cli.names import Names
 from node.cli.obligations import AssetFilter, CycleFilter, PartyFilter, SubmissionNo, party_filter
-from node.cli.offline import (
-    checkpoint_of,
-    commit_facts,
-    read_proof,
-    verified_facts,
-)
+from node.cli.offline import commit_facts, read_proof, verified_checkpoint
 from node.cli.options import U64_MAX, AsJson
 from node.cli.proofs import LogCopy, WithCommit, newest, with_commit
 from node.cli.render import cells, print_json, progress, stdout, table
@@ -171,7 +166,7 @@ def commit(
         if file is None:
             head = newest(client).checkpoint
         else:
-            head = checkpoint_of(verified_facts(carried, client.memory.policy))
+            head = verified_checkpoint(carried, client.memory.policy)
         found, proven = client.commit_proof(head)
     facts = {"size": head.size, "file": str(out) if out else None} | commit_facts(proven)
     if out is not None:

@@ -205,12 +205,24 @@ def verified_facts(
     commit, proof = CommitProof.split(data)
     facts = _proof_facts(proof, trusted, bitcoin)
     trusted_set = None if wanted is None else wanted.validators_hash
-    head, network_id = checkpoint_of(facts), bytes.fromhex(facts["network_id"])
+    head, network_id = _checkpoint_in(facts), bytes.fromhex(facts["network_id"])
     return facts | {"commit": commit_facts(commit.verify(network_id, head, trusted_set))}
 
 
-def checkpoint_of(facts: dict[str, Any]) -> Checkpoint:
-    """Return the checkpoint that the facts of a proof name."""
+def verified_checkpoint(proof: bytes, trusted: Policy) -> Checkpoint:
+    """Verify a proof that carries no commit, of an anchored receipt the receipt alone, and return its checkpoint.
+
+    Raises: DecodeError, VerificationError: it does not hold.
+    """
+    if proof.startswith(_ANCHORED):
+        # Which Bitcoin block to trust is for whoever reads the file; see verified_facts.
+        from clearing.anchored_receipt import AnchoredReceipt  # noqa: PLC0415
+
+        proof = AnchoredReceipt.parse(proof).receipt
+    return _checkpoint_in(verified_facts(proof, trusted))
+
+
+def _checkpoint_in(facts: dict[str, Any]) -> Checkpoint:
     head = facts["checkpoint"]
     return Checkpoint(head["origin"], head["size"], bytes.fromhex(head["root"]))
 

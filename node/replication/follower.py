@@ -182,8 +182,8 @@ class Follower(Member):
             self.network_id if self._store.tip else b"",
             await self._in_writer(self._cosigned_note),
         )
-        try:
-            async with self._connect() as link:
+        async with self._connect() as link:
+            try:
                 async for received in self._heard(link.receive(handshake)):
                     self._connected, self._trouble = True, ""
                     cosigned = await self._take(received)
@@ -191,9 +191,10 @@ class Follower(Member):
                         self._send(link, cosigned)
                     if self._report:
                         return
-        finally:
-            # The handshake of the next link says again what was cosigned.
-            self._stop_sending()
+            finally:
+                # While the link is still open, so that nothing is sent over a closed one. On the next link the leader
+                # announces its head again, and it is cosigned anew.
+                self._stop_sending()
 
     async def _heard(self, stream: AsyncIterator[Received]) -> AsyncIterator[Received]:
         """Yield from `stream`; end it where it is quiet for too long.

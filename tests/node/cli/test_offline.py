@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from clearing.bitcoin.transaction import sha256d, shown
+from clearing.errors import DecodeError, VerificationError
+from clearing.receipt import verify_receipt
+from node.cli.offline import verified_checkpoint, verified_facts
 from tests.anchored_kit import Case, anchored, make_case, receipt_under
 from tests.clearing.commit_kit import FOUR, header_over, make_net, namings, proof_of, signed_by
 from tests.ledger_kit import P01, P02, item
@@ -127,3 +131,12 @@ def test_a_commit_is_checked_where_there_is_one_and_demanded_where_it_is_asked_f
     for wrong in ("", "all", "0" * 63, "g" * 64):
         error = refused(2, "verify", file, "--policy", policy, "--validators", wrong)
         assert error["code"] == "BAD_HASH"
+
+
+def test_a_commit_is_added_whatever_is_trusted_of_bitcoin(case: Case) -> None:
+    young = replace(case.file, headers=case.file.headers[: -3 * 80]).encode()
+    with pytest.raises(VerificationError, match="SHALLOW"):
+        verified_facts(young, POLICY)
+    assert verified_checkpoint(young, POLICY) == verify_receipt(case.receipt, POLICY).checkpoint
+    with pytest.raises((DecodeError, VerificationError)):
+        verified_checkpoint(young[:-40], POLICY)
