@@ -22,11 +22,11 @@ from node.errors import SetupError
 from node.testnet.bridge import Bridge
 from node.testnet.compose import COMPOSE_NAME, IMAGE
 from node.testnet.faults import Faults
+from node.testnet.processes import last_lines
 
 _TIMEOUT_S = 120.0
 _BUILD_TIMEOUT_S = 1_800.0
 _POLL_S = 0.1
-_LAST_WORDS_CHARACTERS_MAX = 300
 _ABSENT = ("no such object", "no such container")
 _HOOK = "DOCKER-USER"
 _BRIDGED = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
@@ -116,11 +116,10 @@ class Container:
         if self.is_paused():
             _docker("unpause", self.container)
 
-    def last_words(self) -> str:
-        """Return the last line that it wrote, shortened; "it said nothing" where there is none."""
-        done = _run("docker", "logs", "--tail", "5", self.container)
-        said = [line.strip() for line in (done.stdout + done.stderr).split("\n") if line.strip()]
-        return said[-1][:_LAST_WORDS_CHARACTERS_MAX] if said else "it said nothing"
+    def last_words(self, lines: int = 1) -> str:
+        """Return the last lines that it wrote, each shortened; "it said nothing" where there is none."""
+        done = _run("docker", "logs", "--tail", str(lines + 4), self.container)
+        return last_lines(done.stdout + done.stderr, lines)
 
 
 def make_image(target: str = "node") -> None:

@@ -111,14 +111,12 @@ class NodeProcess:
         finally:
             os.close(inherited)
 
-    def last_words(self) -> str:
-        """Return the last line that the process wrote, shortened; "it said nothing" where there is none."""
-        try:
-            lines = self.log_file.read_text("utf-8", "replace").split("\n")
-        except FileNotFoundError:
-            lines = []
-        said = [line.strip() for line in lines if line.strip()]
-        return said[-1][:_LAST_WORDS_CHARACTERS_MAX] if said else "it said nothing"
+    def last_words(self, lines: int = 1) -> str:
+        """Return the last lines that it wrote, each shortened; "it said nothing" where there is none."""
+        text = ""
+        with suppress(FileNotFoundError):
+            text = self.log_file.read_text("utf-8", "replace")
+        return last_lines(text, lines)
 
     def kill(self) -> None:
         """End the process and what it has started with SIGKILL, as a power cut would, and wait until all are gone."""
@@ -280,6 +278,14 @@ class Stoppable(Protocol):
 
     def wait_stopped(self, seconds: float) -> None:
         """Wait until it has ended; after `seconds` it is killed."""
+
+
+def last_lines(text: str, count: int) -> str:
+    """Return the last `count` lines of a log that say anything, each shortened; "it said nothing" where none does."""
+    said = [line.strip() for line in text.split("\n") if line.strip()]
+    return (
+        "\n".join(line[:_LAST_WORDS_CHARACTERS_MAX] for line in said[-count:]) or "it said nothing"
+    )
 
 
 def stop_all(processes: Iterable[Stoppable], seconds: float = 10) -> list[str]:

@@ -18,6 +18,8 @@ from tests.network.scenarios import SHARED, Figures
 from tests.network.twin import OWN
 from tests.network.world import World, say
 
+LAST_LINES = 20
+
 
 def run(
     names: Sequence[str], engine: Engine, *, docker: bool, seed: int, directory: Path | None = None
@@ -67,16 +69,7 @@ def _run(
                 checked = world.check()
             except BaseException:
                 say(f"  {name}: DID NOT HOLD; seed {seed}; {path} is kept")
-                for report in world.observer.nodes():
-                    status = report.status
-                    facts = (
-                        (status.condition.name, status.log_size, status.final_size)
-                        if status
-                        else ()
-                    )
-                    say(
-                        f"    {report.name} pid {report.pid} {facts} {status.condition_detail if status else ''}"
-                    )
+                _say_standing(world)
                 raise
             seconds = time.monotonic() - started
             say(
@@ -84,6 +77,18 @@ def _run(
             )
             say(f"    checked: {json.dumps(checked)}")
         say(f"  databases: {json.dumps(world.check_stores())}")
+
+
+def _say_standing(world: World) -> None:
+    """Print how every node stands, and the end of the log of who is not well: containers take theirs with them."""
+    for report in world.observer.nodes():
+        status = report.status
+        facts = (status.condition.name, status.log_size, status.final_size) if status else ()
+        detail = status.condition_detail if status else ""
+        say(f"    {report.name} pid {report.pid} {facts} {detail}")
+        if not report.is_healthy:
+            words = world.network.process(report.name).last_words(LAST_LINES)
+            say("      " + words.replace("\n", "\n      "))
 
 
 def main(arguments: list[str]) -> int:

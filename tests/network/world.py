@@ -35,6 +35,16 @@ from tests.node.kill_kit import kept_checkpoints
 START_S = 120.0
 SETTLE_S = 120.0
 SENDERS = ("p01", "p02", "p03")
+PART_WORDS = {"node": "--supervised", "cometbft": "--home"}
+"""A word of the command line of each part of an operator, which neither the other nor their supervisor has."""
+
+
+def kill_command(part: str, pid: str) -> tuple[str, ...]:
+    """Return the command that kills the process `pid` if it is that part of an operator.
+
+    A container that has just started has given the pids of its last life to others, its supervisor's threads among them.
+    """
+    return ("sh", "-c", f"grep -qaF -e {PART_WORDS[part]} /proc/{pid}/cmdline && kill -9 {pid}")
 
 
 class World:
@@ -281,12 +291,10 @@ class World:
         return Client(identity, endpoints=[self.network.endpoint(name) for name in nodes])
 
     def kill_part(self, name: str, part: str) -> None:
-        """Kill an operator's node or its consensus engine, `part` node or cometbft, and leave its supervisor to it."""
-        pid = (
-            (self.network.node_path(name) / "consensus" / "run" / f"{part}.pid").read_text().strip()
-        )
+        """Kill an operator's node or its consensus engine, `part` of PART_WORDS, and leave its supervisor to it."""
+        run = self.network.node_path(name) / "consensus" / "run"
+        kill = kill_command(part, (run / f"{part}.pid").read_text().strip())
         bridge: Bridge | None = self.network.bridge
-        kill = ("sh", "-c", f"kill -9 {pid}")
         if bridge is not None:
             kill = ("docker", "exec", bridge.container(name), *kill)
         subprocess.run(kill, capture_output=True, check=False)
