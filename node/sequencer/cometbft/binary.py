@@ -21,6 +21,7 @@ MODULE = f"github.com/cometbft/cometbft/cmd/cometbft@{VERSION}"
 NAME = "cometbft"
 _BUILD_TIMEOUT_S = 1_800
 _VERSION_TIMEOUT_S = 30
+_VERSION_ATTEMPTS = 3
 
 
 def cache_directory() -> Path:
@@ -98,16 +99,23 @@ def _build(go: Path, directory: Path, how: str) -> Path:
 
 
 def version_of(program: Path) -> str:
-    """Return what a program says its version is, with a leading "v"; "" where it says nothing."""
-    try:
-        said = subprocess.run(
-            [program, "version"],
-            capture_output=True,
-            text=True,
-            timeout=_VERSION_TIMEOUT_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    text = said.stdout.strip().removeprefix("v")
-    return f"v{text}" if said.returncode == 0 and text else ""
+    """Return what a program says its version is, with a leading "v"; "" where it says nothing.
+
+    One that is killed before it answers is asked again: that says nothing about the program.
+    """
+    for _ in range(_VERSION_ATTEMPTS):
+        try:
+            said = subprocess.run(
+                [program, "version"],
+                capture_output=True,
+                text=True,
+                timeout=_VERSION_TIMEOUT_S,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return ""
+        # A negative status is the number of a signal.
+        if said.returncode >= 0:
+            text = said.stdout.strip().removeprefix("v")
+            return f"v{text}" if said.returncode == 0 and text else ""
+    return ""

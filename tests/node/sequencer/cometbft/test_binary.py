@@ -37,6 +37,17 @@ def test_the_one_on_path_is_used_if_it_is_the_pinned_version(places: Path) -> No
     assert binary.find() is None
 
 
+def test_one_that_is_killed_before_it_answers_is_asked_again(places: Path) -> None:
+    answer = f"echo {binary.VERSION.removeprefix('v')}"
+    found = script(
+        places / "bin" / binary.NAME,
+        f"[ -e {places}/asked ] || {{ touch {places}/asked; kill -9 $$; }}\n{answer}",
+    )
+    assert binary.find() == found
+    script(found, f"kill -9 $$\n{answer}")
+    assert binary.find() is None
+
+
 def test_the_cache_is_used_where_path_has_none(places: Path) -> None:
     cached = program(binary.cache_directory())
     assert binary.find() == cached
