@@ -28,6 +28,7 @@ Ids: TypeAlias = NDArray[np.uint16] | NDArray[np.uint32]
 U64: TypeAlias = NDArray[np.uint64]
 U8: TypeAlias = NDArray[np.uint8]
 I64: TypeAlias = NDArray[np.int64]
+Integers: TypeAlias = Sequence[int] | NDArray[np.integer]
 
 NO_ROW: Final = -1
 PARTICIPANTS_MAX: Final = 2**31
@@ -101,8 +102,15 @@ class AssetColumns:
 
     def __post_init__(self) -> None:
         """Check the shape of the table, in constant time."""
+        for name in ("debtor", "creditor", "lo", "hi", "priority"):
+            column = getattr(self, name)
+            if column is not None and not isinstance(column, np.ndarray):
+                found = type(column).__name__
+                raise InvalidColumns(f"{name} is {found}: give an array, or use AssetColumns.of")
         if self.debtor.dtype not in (np.dtype(np.uint16), np.dtype(np.uint32)):
-            raise InvalidColumns(f"debtor is {self.debtor.dtype}: give uint16 or uint32")
+            raise InvalidColumns(
+                f"debtor is {self.debtor.dtype}: give uint16 or uint32, or use AssetColumns.of"
+            )
         _check_column("creditor", self.creditor, self.debtor.dtype, self.rows)
         _check_column("debtor", self.debtor, self.debtor.dtype, self.rows)
         _check_column("lo", self.lo, np.dtype(np.uint64), self.rows)
@@ -121,22 +129,25 @@ class AssetColumns:
     @classmethod
     def of(
         cls,
-        debtor: Sequence[int],
-        creditor: Sequence[int],
-        amounts: Sequence[int],
-        priority: Sequence[int] | None = None,
+        debtor: Integers,
+        creditor: Integers,
+        amounts: Integers,
+        priority: Integers | None = None,
     ) -> AssetColumns:
-        """Build columns from Python integers.
+        """Build columns from integers: lists of Python's, or arrays of any integer type.
 
-        Raises: InvalidColumns: lengths differ. OverflowError: a number does not fit its column.
+        Raises: InvalidColumns: lengths differ, or something is no integer that fits its column.
         """
-        lo, hi = wide.split_amounts(amounts)
+        try:
+            lo, hi = wide.split_amounts(amounts)
+        except (OverflowError, TypeError) as error:
+            raise InvalidColumns(f"amounts: {error}: give integers from 0 to 2^128-1") from error
         return cls(
-            np.array(debtor, np.uint32),
-            np.array(creditor, np.uint32),
+            _fitting("debtor", debtor, np.dtype(np.uint32)),
+            _fitting("creditor", creditor, np.dtype(np.uint32)),
             lo,
             hi,
-            None if priority is None else np.array(priority, np.uint8),
+            None if priority is None else _fitting("priority", priority, np.dtype(np.uint8)),
         )
 
     def amounts(self) -> list[int]:
@@ -162,6 +173,18 @@ class AssetColumns:
             None if self.hi is None else self.hi[start:stop],
             None if self.priority is None else self.priority[start:stop],
         )
+
+
+def _fitting(name: str, values: Integers, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return integers as a column of unsigned `dtype`; numpy alone would cut what does not fit. Raises: InvalidColumns."""
+    given = np.asarray(values)
+    greatest = int(np.iinfo(dtype).max)
+    fits = given.size == 0 or (
+        given.dtype.kind in "iu" and int(given.min()) >= 0 and int(given.max()) <= greatest
+    )
+    if not fits:
+        raise InvalidColumns(f"{name}: give integers from 0 to {greatest}")
+    return np.ascontiguousarray(given, dtype)
 
 
 def _check_column(

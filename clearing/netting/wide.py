@@ -10,7 +10,8 @@ addition itself is modulo 2^192.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from operator import index
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -37,9 +38,9 @@ def zeros(entries: int) -> U64:
 def from_ints(values: Iterable[int]) -> U64:
     """Convert Python integers in [MIN, MAX] to a wide array of the same order.
 
-    Raises: OverflowError: a value outside 192 bits.
+    Raises: OverflowError: a value outside 192 bits. TypeError: it is no integer.
     """
-    packed = b"".join(value.to_bytes(ENTRY_BYTES, "little", signed=True) for value in values)
+    packed = b"".join(index(value).to_bytes(ENTRY_BYTES, "little", signed=True) for value in values)
     return np.frombuffer(packed, "<u8").astype(np.uint64).reshape(-1, LIMBS)
 
 
@@ -188,13 +189,13 @@ def from_bytes(data: bytes) -> U64:
     return np.frombuffer(data, "<u8").reshape(-1, LIMBS).astype(np.uint64)
 
 
-def split_amounts(values: Sequence[int]) -> tuple[U64, U64 | None]:
+def split_amounts(values: Iterable[int] | NDArray[np.integer]) -> tuple[U64, U64 | None]:
     """Split amounts in [0, 2^128) into low and high 64 bits.
 
     Returns: (lo, hi); hi is None when every amount is below 2^64.
-    Raises: OverflowError: an amount is negative or has more than 128 bits.
+    Raises: OverflowError: an amount is negative or has more than 128 bits. TypeError: it is no integer.
     """
-    packed = b"".join(value.to_bytes(16, "little") for value in values)
+    packed = b"".join(index(value).to_bytes(16, "little") for value in values)
     pairs = np.frombuffer(packed, "<u8").astype(np.uint64).reshape(-1, 2)
     high = np.ascontiguousarray(pairs[:, 1])
     return np.ascontiguousarray(pairs[:, 0]), high if high.any() else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -46,6 +48,8 @@ def test_a_table_keeps_what_it_is_given() -> None:
         ("lo", np.zeros(8, np.uint64)[::2], "lo is strided"),
         ("hi", np.zeros((4, 1), np.uint64), "hi has shape"),
         ("priority", np.zeros(4, np.uint16), "priority is uint16"),
+        ("debtor", [0, 1, 2, 0], "debtor is list"),
+        ("hi", (0, 1, 1, 0), "hi is tuple"),
     ],
 )
 def test_a_column_of_another_shape_is_refused(column: str, wrong: np.ndarray, why: str) -> None:
@@ -54,6 +58,38 @@ def test_a_column_of_another_shape_is_refused(column: str, wrong: np.ndarray, wh
     }
     with pytest.raises(InvalidColumns, match=why):
         AssetColumns(**{**given_columns, column: wrong})
+
+
+def test_columns_are_built_of_arrays_of_any_integers() -> None:
+    table = AssetColumns.of(
+        np.array([0, 1]), np.array([1, 2], np.int8), np.array([2**64 - 1, 1], np.uint64), (255, 0)
+    )
+    assert (table.debtor.tolist(), table.creditor.tolist()) == ([0, 1], [1, 2])
+    assert (table.amounts(), table.priority.tolist()) == ([2**64 - 1, 1], [255, 0])
+    assert AssetColumns.of([0], [1], np.array([2**70], object)).amounts() == [2**70]
+
+
+@pytest.mark.parametrize(
+    ("column", "wrong"),
+    [
+        ("debtor", np.array([2**32, 0])),
+        ("debtor", np.array([0, -1])),
+        ("debtor", [0, -1]),
+        ("creditor", [1, 0.7]),
+        ("creditor", np.array([1.0, 2.0])),
+        ("creditor", ["p01", "p02"]),
+        ("amounts", [5, -1]),
+        ("amounts", np.array([5, -1])),
+        ("amounts", [5, 1.5]),
+        ("amounts", [5, 2**128]),
+        ("priority", np.array([0, 256])),
+        ("priority", [0, -1]),
+    ],
+)
+def test_what_no_column_holds_is_refused_and_not_cut(column: str, wrong: Any) -> None:
+    good = {"debtor": [0, 1], "creditor": [1, 2], "amounts": [5, 6], "priority": [0, 0]}
+    with pytest.raises(InvalidColumns, match=f"^{column}: .*give integers from 0 to "):
+        AssetColumns.of(**good | {column: wrong})
 
 
 @pytest.mark.parametrize("engine", ENGINES)
