@@ -14,6 +14,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import index
 from typing import Any
 
 from clearing.errors import DecodeError, invariant
@@ -66,7 +67,10 @@ def reserved(width: int) -> Field:
 def _encode_field(field: Field, value: Any) -> bytes:
     if field.kind is Kind.UINT or field.kind is Kind.INT:
         try:
-            return int(value).to_bytes(field.width, "little", signed=field.kind is Kind.INT)
+            # Not int(): it would cut 1.5 down to 1 without a word.
+            return index(value).to_bytes(field.width, "little", signed=field.kind is Kind.INT)
+        except TypeError as error:
+            raise DecodeError(f"{field.name} must be an integer, got {value!r:.80}") from error
         except OverflowError as error:
             raise DecodeError(f"{field.name} = {value} does not fit {field.width} bytes") from error
     if field.kind is Kind.TEXT:
@@ -76,6 +80,8 @@ def _encode_field(field: Field, value: Any) -> bytes:
                 f"{field.name} must be at most {field.width} bytes of UTF-8 without zero characters"
             )
         return bytes(data.ljust(field.width, b"\0"))
+    if not isinstance(value, bytes | bytearray | memoryview):
+        raise DecodeError(f"{field.name} must be {field.width} bytes, got {value!r:.80}")
     if len(value) != field.width:
         raise DecodeError(f"{field.name} must be {field.width} bytes, got {len(value)}")
     return bytes(value)

@@ -1,7 +1,7 @@
 """What can go wrong for a client, as types.
 
-Lives here: the errors that node.client raises beside SetupError (a file of the identity is not as it must be). May not
-live here: where they arise.
+Lives here: the errors that node.client raises beside SetupError (a file of the identity is not as it must be) and
+DecodeError (an argument is none: an unknown name, an amount that is no integer). May not live here: where they arise.
 
     ClientError
       CallError               a node refused: .fault has status, reason, message, remedy

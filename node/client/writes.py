@@ -128,7 +128,9 @@ class Writer:
     ) -> Operation[tuple[Submission, ...]]:
         """Sign obligations, records of 102 bytes each or `Obligation`s, as submissions of at most 50,000 items.
 
-        Of fewer where the network takes smaller transactions. Nothing is sent. Raises: DecodeError: a name is not registered, a value does not fit, or there is none.
+        Of fewer where the network takes smaller transactions. Nothing is sent.
+
+        Raises: DecodeError: a name is not registered or a value does not fit, with the obligation's place, or there is none.
         """
         records = obligations
         if not isinstance(records, bytes):
@@ -161,22 +163,13 @@ class Writer:
         participants = {party.name: n for n, party in enumerate(registry.participants)}
         participants |= {party.lei: n for n, party in enumerate(registry.participants)}
         assets = {asset.name: n for n, asset in enumerate(registry.assets)}
-        return b"".join(
-            encode_item(
-                version=ITEM_VERSION,
-                kind=obligation.kind,
-                flags=MINED_COIN if obligation.mined_coin else 0,
-                priority=obligation.priority,
-                debtor=_number_of(participants, obligation.debtor, "participant"),
-                creditor=_number_of(participants, obligation.creditor, "participant"),
-                asset=_number_of(assets, obligation.asset, "asset"),
-                due_ms=obligation.due_ms,
-                amount_units=obligation.amount_units,
-                trade_ref_hash=obligation.trade_ref_hash,
-                compliance_ref_hash=obligation.compliance_ref_hash,
-            )
-            for obligation in obligations
-        )
+        records = []
+        for place, obligation in enumerate(obligations):
+            try:
+                records.append(_record_of(obligation, participants, assets))
+            except DecodeError as error:
+                raise DecodeError(f"obligation {place}: {error}") from error
+        return b"".join(records)
 
     def submit(self, obligations: bytes | Iterable[Obligation]) -> Operation[tuple[Recorded, ...]]:
         """Sign and record obligations, in submissions as `prepare` makes them, each whole or not at all.
@@ -299,10 +292,28 @@ class Writer:
         return self.instruct(InstructionKind.APPROVE, APPROVAL_LAYOUT.encode(proposal=proposal))
 
 
+def _record_of(
+    obligation: Obligation, participants: dict[str, int], assets: dict[str, int]
+) -> bytes:
+    return encode_item(
+        version=ITEM_VERSION,
+        kind=obligation.kind,
+        flags=MINED_COIN if obligation.mined_coin else 0,
+        priority=obligation.priority,
+        debtor=_number_of(participants, obligation.debtor, "participant"),
+        creditor=_number_of(participants, obligation.creditor, "participant"),
+        asset=_number_of(assets, obligation.asset, "asset"),
+        due_ms=obligation.due_ms,
+        amount_units=obligation.amount_units,
+        trade_ref_hash=obligation.trade_ref_hash,
+        compliance_ref_hash=obligation.compliance_ref_hash,
+    )
+
+
 def _number_of(numbers: dict[str, int], name: str, what: str) -> int:
     number = numbers.get(name)
     if number is None:
-        raise DecodeError(f"no {what} {name[:80]!r} is registered")
+        raise DecodeError(f"no {what} {name!r:.80} is registered")
     return number
 
 

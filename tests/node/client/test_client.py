@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import inspect
+import re
 import runpy
 import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -227,25 +229,31 @@ def test_many_pages_are_one_list(network: OneNode, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("obligation", "match"),
+    ("wrong", "why"),
     [
-        (Obligation("p01", "nobody", "BTC", 1), "nobody"),
-        (Obligation("p01", "p02", "DOGE", 1), "DOGE"),
-        (Obligation("p01", "p02", "BTC", 1 << 128), "amount_units"),
-        (Obligation("p01", "p02", "BTC", -1), "amount_units"),
-        (Obligation("p01", "p02", "BTC", 1, trade_ref_hash=b"x"), "trade_ref_hash"),
+        ({"creditor": "nobody"}, "no participant 'nobody' is registered"),
+        ({"debtor": 7}, "no participant 7 is registered"),
+        ({"asset": "DOGE"}, "no asset 'DOGE' is registered"),
+        ({"amount_units": 1 << 128}, "does not fit 16 bytes"),
+        ({"amount_units": -1}, "amount_units = -1 does not fit 16 bytes"),
+        ({"amount_units": 1.5}, "amount_units must be an integer, got 1.5"),
+        ({"amount_units": "150"}, "amount_units must be an integer, got '150'"),
+        ({"priority": 256}, "priority = 256 does not fit 1 bytes"),
+        ({"trade_ref_hash": b"x"}, "trade_ref_hash must be 32 bytes, got 1"),
+        ({"trade_ref_hash": "0" * 32}, "trade_ref_hash must be 32 bytes, got '000"),
     ],
 )
-def test_what_cannot_be_written_down_is_not_sent(
-    network: OneNode, obligation: Obligation, match: str
+def test_what_cannot_be_written_down_is_refused_by_place_and_not_sent(
+    network: OneNode, wrong: dict[str, Any], why: str
 ) -> None:
-    with network.client("p01") as p01:
-        size = p01.checkpoint().size
-        with pytest.raises(DecodeError, match=match):
-            p01.submit([obligation])
+    good = Obligation("p01", "p02", "BTC", 7)
+    with network.client("p01") as p01, network.client(LEADER) as bank:
+        size = bank.status().log_size
+        with pytest.raises(DecodeError, match=f"^obligation 1: .*{re.escape(why)}"):
+            p01.submit([good, replace(good, **wrong)])
         with pytest.raises(DecodeError):
             p01.submit([])
-        assert p01.checkpoint().size == size
+        assert bank.status().log_size == size
 
 
 def test_what_is_not_there_is_not_found(network: OneNode) -> None:
