@@ -17,7 +17,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from clearing.errors import REMEDIES, ClearingError, RejectCode
 from clearing.types import AMOUNT_MAX
@@ -27,6 +27,9 @@ FIELD_CHARACTERS_MAX = 4_096
 
 FAULTS_KEPT_MAX = 100
 """Greatest number of faults that are kept with line and column; all are counted."""
+
+PRIORITY_MAX: Final = 255
+"""Greatest place in a payer's queue: a record gives it one byte."""
 
 FORMAT_REMEDIES: dict[str, str] = {
     "NOT_UTF8": "Save the file as UTF-8.",
@@ -41,6 +44,7 @@ FORMAT_REMEDIES: dict[str, str] = {
     "NOT_AN_INTEGER": "Write the amount as a whole number of the asset's smallest unit, digits only.",
     "AMOUNT_SIGN": "Write the amount without a sign; to turn it around, exchange debtor and creditor.",
     "AMOUNT_TOO_LARGE": "An amount is at most 2^128-1 smallest units.",
+    "BAD_PRIORITY": f"Write a whole number from 0 to {PRIORITY_MAX}, higher is paid first, or leave the field empty.",
     RejectCode.ZERO_AMOUNT.name: REMEDIES[RejectCode.ZERO_AMOUNT],
 }
 """What to do about the faults that every file can have; where the ledger has a code for one, the name is the ledger's."""
@@ -113,6 +117,12 @@ def amount_of(text: str) -> int | None:
         return None
     amount = int(text)
     return amount if amount <= AMOUNT_MAX else None
+
+
+def priority_of(text: str) -> int | None:
+    """Return the place in the payer's queue that `text` writes, 0 for an empty field, or None where it writes none."""
+    number = amount_of(text) if text else 0
+    return number if number is not None and number <= PRIORITY_MAX else None
 
 
 def amount_fault(text: str) -> str:

@@ -464,6 +464,7 @@ def _obligation(trade: Trade) -> Obligation:
         trade.asset,
         trade.amount,
         due_ms=trade.due_ms,
+        priority=trade.priority,
         trade_ref_hash=hashlib.sha256(trade.reference.encode()).digest(),
     )
 

@@ -136,6 +136,7 @@ def _from_file(path: Path) -> tuple[list[Party], list[Trade]]:
             read.amounts[i],
             read.references[i],
             read.due_ms[i],
+            read.priorities[i],
         )
         for i in range(len(read))
     ]

@@ -3,12 +3,13 @@
 Lives here: the format, its faults with line, column, code and remedy, and the step to obligation records. May not
 live here: what the ledger decides (licences, due times against block time), sending.
 
-Format: a header with the columns id, debtor, creditor, asset, amount and optionally due and reference, in any order;
+Format: a header with the columns id, debtor, creditor, asset, amount and optionally due, reference and priority, in any order;
 further columns are ignored with a notice. UTF-8, with or without a byte order mark; LF or CRLF; fields may be quoted;
 blank lines are skipped; spaces around a field do not count. Parties are registered names or LEIs, assets names,
 CAIP-19 or DTI; amounts are integers of the asset's smallest unit. `due` is an ISO 8601 date (the end of that day), an
 ISO 8601 date and time (UTC unless it says otherwise), or milliseconds since 1970. `reference`, else `id`, is hashed
-with SHA-256 into the record's trade_ref_hash, so that both books can be matched without the ledger knowing either.
+with SHA-256 into the record's trade_ref_hash, so that both books can be matched without the ledger knowing either. `priority` is the
+place in the payer's queue, 0 to 255, as in the files of `clearing net`.
 
 Invariant: a file with one fault yields no record at all.
 """
@@ -34,10 +35,11 @@ from node.csv_file import (
     amount_fault,
     amount_of,
     open_rows,
+    priority_of,
 )
 
 REQUIRED = ("id", "debtor", "creditor", "asset", "amount")
-OPTIONAL = ("due", "reference")
+OPTIONAL = ("due", "reference", "priority")
 
 _TIME_MS_MAX = (1 << 63) - 1
 _MASK_64 = (1 << 64) - 1
@@ -81,6 +83,7 @@ class ObligationFile:
     amounts: list[int] = field(default_factory=list)
     due_ms: list[int] = field(default_factory=list)
     references: list[str] = field(default_factory=list)
+    priorities: list[int] = field(default_factory=list)
     ignored_columns: tuple[str, ...] = ()
     mined_coin: bool = False
 
@@ -95,6 +98,7 @@ class ObligationFile:
         made["version"] = ITEM_VERSION
         made["kind"] = ObligationKind.TRADE
         made["flags"] = MINED_COIN if self.mined_coin else 0
+        made["priority"] = [self.priorities[i] for i in chosen]
         made["debtor"] = [self.debtors[i] for i in chosen]
         made["creditor"] = [self.creditors[i] for i in chosen]
         made["asset"] = [self.assets[i] for i in chosen]
@@ -150,7 +154,9 @@ class _Reader:
         self, rows: Iterator[tuple[int, list[str]]], places: Sequence[int], width: int
     ) -> None:
         """Check and keep every row; the hot loop of this module."""
-        at_id, at_debtor, at_creditor, at_asset, at_amount, at_due, at_reference = places
+        at_id, at_debtor, at_creditor, at_asset, at_amount, at_due, at_reference, at_priority = (
+            places
+        )
         parties, assets, file = self.parties, self.assets, self.file
         for line, row in rows:
             if len(row) != width:
@@ -164,11 +170,13 @@ class _Reader:
             amount = amount_of(text)
             due = self._due(row[at_due].strip()) if at_due >= 0 else 0
             reference = row[at_reference].strip() if at_reference >= 0 else ""
+            priority = priority_of(row[at_priority].strip()) if at_priority >= 0 else 0
             if (
                 debtor is None
                 or creditor is None
                 or asset is None
                 or due is None
+                or priority is None
                 or not amount
                 or not identity
                 or identity in self._line_of_id
@@ -187,6 +195,7 @@ class _Reader:
             file.amounts.append(amount)
             file.due_ms.append(due)
             file.references.append(reference or identity)
+            file.priorities.append(priority)
 
     def _due(self, text: str) -> int | None:
         if text not in self._due_of_text:
@@ -225,6 +234,8 @@ class _Reader:
             self.log.add(line, "amount", amount_fault(amount), amount)
         if self._due(values.get("due", "")) is None:
             self.log.add(line, "due", "BAD_DUE", values["due"])
+        if priority_of(values.get("priority", "")) is None:
+            self.log.add(line, "priority", "BAD_PRIORITY", values["priority"])
         debtor = self.parties.get(values["debtor"])
         creditor = self.parties.get(values["creditor"])
         if debtor is None or creditor is None:

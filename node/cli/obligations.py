@@ -54,7 +54,7 @@ def submit(
     file: Annotated[
         Path,
         typer.Argument(
-            help="CSV with the columns id,debtor,creditor,asset,amount[,due][,reference]."
+            help="CSV with the columns id,debtor,creditor,asset,amount[,due][,reference][,priority]."
         ),
     ],
     mined_coin: Annotated[
@@ -65,13 +65,14 @@ def submit(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Sign and record the obligations of a CSV file: all of them, or none.
+    """Sign and record the obligations of a CSV file, in submissions that are recorded whole or not at all.
 
     Amounts are whole numbers of the asset's smallest unit; parties are names or LEIs; due is a date, a time, or
-    milliseconds since 1970. Each row must name the submitter as debtor or creditor. A file with a wrong line is
-    refused with line, column, code and remedy, and nothing of it is sent.
+    milliseconds since 1970; priority is 0 to 255, higher is paid first. Each row must name the submitter as debtor or
+    creditor. A file with a wrong line is refused with line, column, code and remedy, and nothing of it is sent.
 
-    More than 50,000 rows become several submissions, recorded one after the other.
+    A submission has at most 50,000 rows, or what one transaction of the network takes; more become several, recorded one
+    after the other.
     """
     data = read_whole(file, FILE_BYTES_MAX, LINE_BYTES_MAX)
     with access.client() as client:

@@ -15,12 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearing.netting.engine import jit
-from node.csv_file import FIELD_CHARACTERS_MAX
+from node.csv_file import FIELD_CHARACTERS_MAX, PRIORITY_MAX
 
 ID, DEBTOR, CREDITOR, ASSET, AMOUNT, PRIORITY, IGNORED = range(7)
 """What a column holds: its number in `roles`."""
-
-PRIORITY_MAX: Final = 255
 
 STOPPED, NOT_PLAIN, NAMES_FULL = range(3)
 """Why `scan` returned: it came to where it should stop; a reader has to look; the table of names has to grow before it goes on."""

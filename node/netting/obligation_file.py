@@ -33,6 +33,7 @@ from node.csv_file import (
     amount_of,
     is_blank,
     open_rows,
+    priority_of,
     read_header,
     undecodable_at,
 )
@@ -52,7 +53,6 @@ BLANK = " \t"
 REMEDIES_OF_FILE: dict[str, str] = FORMAT_REMEDIES | {
     "NO_HEADER": "Write the header id,debtor,creditor,asset,amount in the first line.",
     "DUPLICATE_ID": "Give each obligation of the file an id of its own.",
-    "BAD_PRIORITY": f"Write a whole number from 0 to {kernel.PRIORITY_MAX}, higher is paid first, or leave the field empty.",
     "CONTROL_CHARACTER": "Remove the character below U+0020 or from U+007F to U+009F; it may come from a wrong encoding.",
     "RESERVED_NAME": "This name means the settlement agent; give the participant another one.",
     RejectCode.SAME_PARTY.name: REMEDIES[RejectCode.SAME_PARTY],
@@ -199,7 +199,7 @@ class _Cells:
             debtor, creditor = row[at_debtor].strip(BLANK), row[at_creditor].strip(BLANK)
             asset = row[at_asset].strip(BLANK)
             amount = amount_of(row[at_amount].strip(BLANK))
-            priority = _priority_of(row[at_priority].strip(BLANK)) if at_priority >= 0 else 0
+            priority = priority_of(row[at_priority].strip(BLANK)) if at_priority >= 0 else 0
             if (
                 not amount
                 or priority is None
@@ -248,7 +248,7 @@ class _Cells:
                 self.log.add(line, name, "RESERVED_NAME", values[name])
         if "amount" not in wrong and not amount_of(values["amount"]):
             self.log.add(line, "amount", amount_fault(values["amount"]), values["amount"])
-        if _priority_of(values["priority"]) is None:
+        if priority_of(values["priority"]) is None:
             self.log.add(line, "priority", "BAD_PRIORITY", values["priority"])
 
     def table(self, ignored: tuple[str, ...]) -> ObligationTable:
@@ -277,12 +277,6 @@ def _is_plain(text: str) -> bool:
     if not 0 < len(text) <= FIELD_CHARACTERS_MAX:
         return False
     return text.isprintable() or _CONTROL.search(text) is None
-
-
-def _priority_of(text: str) -> int | None:
-    """Return the priority that `text` writes, or None where it writes none."""
-    number = amount_of(text) if text else 0
-    return number if number is not None and number <= kernel.PRIORITY_MAX else None
 
 
 def _showing(

@@ -22,7 +22,7 @@ OBLIGATIONS_DEFAULT = 6_000
 class Trade:
     """One obligation as a back office knows it: parties and asset by name, the amount in smallest units.
 
-    due_ms: milliseconds since 1970 at which it lapses unaffirmed, 0 for never.
+    due_ms: milliseconds since 1970 at which it lapses unaffirmed, 0 for never. priority: 0 to 255, higher is paid first.
     """
 
     identity: str
@@ -32,6 +32,7 @@ class Trade:
     amount: int
     reference: str
     due_ms: int = 0
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)

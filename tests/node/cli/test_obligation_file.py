@@ -30,6 +30,7 @@ DIRECTORY = Directory(
     assets={"BTC": 0, "ETH": 1, "eip155:1/slip44:60": 1, "4H95J0R2X": 0},
 )
 HEADER = b"id,debtor,creditor,asset,amount\n"
+RANKED = HEADER.replace(b"\n", b",priority\n")
 GOOD = b"a1,p01,p02,BTC,5\n"
 
 
@@ -86,6 +87,8 @@ def faults(data: bytes, submitter: int | None = None) -> list[tuple[int, str, st
             b"id,debtor,creditor,asset,amount,due\na1,p01,p02,BTC,1,20270131\n",
             (2, "due", "BAD_DUE"),
         ),
+        (RANKED + b"a1,p01,p02,BTC,1,256\n", (2, "priority", "BAD_PRIORITY")),
+        (RANKED + b"a1,p01,p02,BTC,1,high\n", (2, "priority", "BAD_PRIORITY")),
         (HEADER + b'a1,p01,p02,BTC,"1\n', (2, "", "NOT_CSV")),
         (HEADER + b'a1,p01,p02,"BTC"x,1\n', (2, "", "NOT_CSV")),
         (HEADER + b"a1,p01,p02,BTC,1\nb\xff,p01,p02,BTC,1\n", (3, "", "NOT_UTF8")),
@@ -144,6 +147,7 @@ def test_lines_are_counted_through_quoted_line_breaks_and_blank_lines() -> None:
         b"Amount,ID,creditor,asset,debtor\n5,a1,p02,BTC,p01\n",
         HEADER + f"a1,{LEI},p02,4H95J0R2X,5\n".encode(),
         b"id,debtor,creditor,asset,amount,due,reference\na1,p01,p02,BTC,5,,\n",
+        RANKED + b"a1,p01,p02,BTC,5,\n",
     ],
 )
 def test_spellings_of_one_file_give_the_same_record(data: bytes) -> None:
@@ -184,6 +188,12 @@ def test_due_and_reference_reach_the_record() -> None:
     assert second["due_ms"] == 1_800_000_000_000
     assert second["trade_ref_hash"] == hashlib.sha256(b"a2").digest()
     assert file.records([1]) == file.records()[ITEM_BYTES:]
+
+
+def test_the_place_in_the_payers_queue_reaches_the_record() -> None:
+    file = read(RANKED + b"a1,p01,p02,BTC,5,255\na2,p01,p02,BTC,5, 7\na3,p01,p02,BTC,5,\n")
+    assert [int(item["priority"]) for item in items_view(file.records())] == [255, 7, 0]
+    assert [int(item["priority"]) for item in items_view(file.records([1]))] == [7]
 
 
 @pytest.mark.parametrize(
