@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
+import signal
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,10 +14,9 @@ from clearing.state import State
 from node.store import Head, Store
 from node.store.fsck import check_directory
 from node.store.startup import check_state, open_checked
+from tests.node.forked import CONTEXT, forked
 from tests.node.store.store_kit import POLICY, SETTINGS
-
-REPOSITORY = Path(__file__).parents[3]
-LINES_MAX = 10_000
+from tests.node.store.writer_process import write
 
 
 def run_and_kill(directory: Path, chosen: random.Random) -> list[tuple[str, Head]]:
@@ -25,32 +24,25 @@ def run_and_kill(directory: Path, chosen: random.Random) -> list[tuple[str, Head
 
     Returns what it acknowledged.
     """
-    writer = subprocess.Popen(
-        [sys.executable, "-m", "tests.node.store.writer_process", str(directory)],
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    hears, tells = CONTEXT.Pipe(duplex=False)
+    writer = forked(write, directory, tells)
+    # Where the writer alone holds it, the end of the writer is the end of what is heard.
+    tells.close()
     told: list[tuple[str, Head]] = []
-    with writer:
-        assert writer.stdout is not None
-        assert writer.stderr is not None
-        enough = chosen.randrange(1, 40)
-        killer = threading.Timer(chosen.uniform(0, 0.05), writer.kill)
-        for line in writer.stdout:
-            # Cut off in the midst of a line: nobody was told.
-            if not line.endswith("\n"):
-                break
-            what, size, root = line.split()
+    enough = chosen.randrange(1, 40)
+    killer = threading.Timer(chosen.uniform(0, 0.05), writer.kill)
+    # Cut off in the midst of a message: nobody was told.
+    with hears, suppress(EOFError, OSError):
+        while True:
+            what, size, root = hears.recv_bytes().decode().split()
             told.append((what, Head(int(size), bytes.fromhex(root))))
             if len(told) == enough:
                 # A moment later, in the midst of whatever it does then; what it still tells counts
                 # too.
                 killer.start()
-        killer.join()
-        assert told, writer.stderr.read()
-    assert writer.returncode == -9
+    killer.join()
+    writer.join(60)
+    assert writer.exitcode == -signal.SIGKILL
     return told
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import signal
 from pathlib import Path
 
 import pytest
 
 from node.workers.anchoring.book import Book
+from tests.node.forked import forked
 from tests.node.workers.anchoring.anchoring_kit import CREDENTIALS, FUNDED, Paper, Town, keyring
 from tests.node.workers.anchoring.killed_process import DONE, anchor_one
 
@@ -16,10 +16,7 @@ POINTS_MAX = 200
 
 
 def _run(directory: Path, url: str, size: int, chosen: int) -> int:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.node.workers.anchoring.killed_process"])
-    process = context.Process(target=anchor_one, args=(directory, url, size, chosen))
-    process.start()
+    process = forked(anchor_one, directory, url, size, chosen)
     process.join(60)
     code = process.exitcode
     process.close()
