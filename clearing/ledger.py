@@ -190,8 +190,8 @@ _RULES: dict[InstructionKind, _Rule] = {
     InstructionKind.APPROVE: _Rule(_GOVERNORS, True, governance.approve),
     InstructionKind.SOLVE: _Rule(_PROPOSERS, True, solutions.solve, KeyUse.NODE),
     InstructionKind.REPORT_ANCHOR: _Rule(_ANCHORERS, True, anchors.report, KeyUse.NODE),
-    # A net payer whose licence has ended may still pay what was netted while it was in force.
     InstructionKind.SET_SETTLEMENT_SCRIPT: _Rule(_OBLIGORS_ONLY, True, legs.set_script),
+    # A net payer whose licence has ended may still pay what was netted while it was in force.
     InstructionKind.NAME_COINS: _Rule(_OBLIGORS_ONLY, False, legs.name_coins),
     InstructionKind.OFFER_LEG: _Rule((Role.CENTRAL_BANK,), True, legs.offer),
     InstructionKind.REFUSE_LEG: _Rule(_OBLIGORS_ONLY, False, legs.refuse),

@@ -66,7 +66,7 @@ class ObligationKind(enum.IntEnum):
 
 
 class ObligationState(enum.IntEnum):
-    """Where an obligation stands; the moves between the states are `rules.obligations.TRANSITIONS`."""
+    """Where an obligation stands; the moves between the states are `rules.obligations.LIFECYCLE`."""
 
     PROPOSED = 1
     AFFIRMED = 2
@@ -79,7 +79,7 @@ class ObligationState(enum.IntEnum):
 
 
 class CycleState(enum.IntEnum):
-    """Where a netting cycle stands; the moves are `rules.cycles.TRANSITIONS`."""
+    """Where a netting cycle stands; the moves are `rules.cycles.LIFECYCLE`."""
 
     OPEN = 1
     CUT_OFF = 2
@@ -91,7 +91,7 @@ class CycleState(enum.IntEnum):
 
 
 class InstructionState(enum.IntEnum):
-    """Where a settlement instruction stands; the moves are `rules.settlement.TRANSITIONS`."""
+    """Where a settlement instruction stands; the moves are `rules.settlement.LIFECYCLE`."""
 
     PENDING = 1
     EVIDENCED = 2

@@ -1,30 +1,37 @@
-"""The generated parts of README.md: byte tables, lifecycle diagrams, reject codes, the client example.
+"""The generated parts of README.md: byte tables, lifecycle diagrams, codes, rights, the examples.
 
 `python -m tests.readme_tables` rewrites them between their markers; test_readme.py fails when they differ.
 """
 
 from __future__ import annotations
 
+import enum
 import pathlib
 import re
 from collections.abc import Callable
+from functools import partial
 
+from clearing import ledger
 from clearing.bitcoin import provenance, transaction
+from clearing.bitcoin.next_header import BitcoinNetwork
 from clearing.codec import Layout
 from clearing.errors import REMEDIES, RejectCode
 from clearing.ledger import Outcome
 from clearing.records import instruction, leaves, obligation, receipt, solution, submission
 from clearing.records import settlement as records_settlement
-from clearing.records.misbehaviour import Misbehaviour
+from clearing.records.instruction import InstructionKind
+from clearing.records.misbehaviour import Misbehaviour, MisbehaviourKind
 from clearing.rules import anchors, bitcoin_terms, cycles, legs, mined, obligations, settlement
 from clearing.rules.lifecycle import Lifecycle
 from clearing.rules.positions import Position
 from clearing.rules.validators import Validator
+from clearing.types import CycleState, ObligationKind, Role
 from node.auth import RULES, Rule
-from node.rpc_errors import Refusal, refusal, rejection
+from node.rpc_errors import Refusal, of_refusal, refusal, rejection
+from node.services.facade import NodeCondition, NotServingError
 
-EXAMPLE = pathlib.Path(__file__).parent / "node" / "client" / "example.py"
-README = pathlib.Path(__file__).parent.parent / "README.md"
+TESTS = pathlib.Path(__file__).parent
+README = TESTS.parent / "README.md"
 
 
 def layout_table(layout: Layout) -> str:
@@ -113,9 +120,52 @@ def reject_codes() -> str:
     return "\n".join(rows)
 
 
-def client_example() -> str:
-    """Return the example that tests/node/client/test_client.py runs, without its docstring."""
-    text = EXAMPLE.read_text().partition('"""\n\n')[2]
+def numbers() -> str:
+    """Return what the numbers of records mean, field by field."""
+    fields: dict[str, type[enum.IntEnum]] = {
+        "`kind` of a leaf": leaves.LeafKind,
+        "`kind` of an obligation": ObligationKind,
+        "`state` of a cycle's end": CycleState,
+        "`state` of an anchor": anchors.AnchorState,
+        "`network` of Bitcoin": BitcoinNetwork,
+        "`kind` of a payout script": bitcoin_terms.PayoutKind,
+        "`way` of mined coin": provenance.Way,
+        "`kind` of misbehaviour": MisbehaviourKind,
+        "`kind` of a receipt's or position's record": receipt.RecordKind,
+        "`opened` by a receipt": receipt.Opened,
+    }
+    rows = ["| field | numbers |", "| --- | --- |"]
+    for field, numbered in fields.items():
+        rows.append(f"| {field} | {', '.join(f'{one.value} {one.name}' for one in numbered)} |")
+    return "\n".join(rows)
+
+
+def instructions() -> str:
+    """Return every kind of instruction: its number, who may give it, by which key and with which licence."""
+
+    def words(role: Role) -> str:
+        return role.name.lower().replace("_", " ")
+
+    rows = [
+        "| number | instruction | given by | signed by | licence |",
+        "| ---: | --- | --- | --- | --- |",
+    ]
+    for kind in InstructionKind:
+        rule = ledger._RULES[kind]
+        given = (
+            "who may owe"
+            if rule.roles == ledger._OBLIGORS_ONLY
+            else ", ".join(map(words, rule.roles))
+        )
+        key = "node key" if rule.signer is ledger.KeyUse.NODE else "participant's key"
+        licence = "in force" if rule.needs_licence else "in force at the cut-off"
+        rows.append(f"| {kind.value} | {kind.name} | {given} | {key} | {licence} |")
+    return "\n".join(rows)
+
+
+def example(path: str) -> str:
+    """Return an example that a test runs, without its docstring."""
+    text = (TESTS / path).read_text().partition('"""\n\n')[2]
     return f"```python\n{text.rstrip()}\n```"
 
 
@@ -134,11 +184,17 @@ def rights() -> str:
 
 
 def refusals() -> str:
-    """Return the refusals of a node's own with their gRPC status, and the statuses of the reject codes."""
+    """Return the refusals of a node's own with their gRPC status, its conditions, and the statuses of the reject codes."""
     rows = ["| reason | gRPC status | what to do |", "| --- | --- | --- |"]
     for reason in Refusal:
         made = refusal(reason, "")
         rows.append(f"| {reason.value} | {made.status.name} | {made.remedy} |")
+    conditions: dict[str, list[str]] = {}
+    for condition in NodeCondition:
+        if condition is not NodeCondition.SERVING:
+            made = of_refusal(NotServingError(condition, ""))
+            conditions.setdefault(f"{made.status.name} | {made.remedy}", []).append(condition.name)
+    rows += [f"| {', '.join(names)} | {told} |" for told, names in conditions.items()]
     statuses: dict[str, list[str]] = {}
     for code in RejectCode:
         if code is not RejectCode.OK:
@@ -149,10 +205,13 @@ def refusals() -> str:
 
 
 PARTS: dict[str, Callable[[], str]] = {
-    "client example": client_example,
+    "client example": partial(example, "node/client/example.py"),
+    "netting example": partial(example, "clearing/netting/example.py"),
     "rights": rights,
     "refusals": refusals,
     "layouts": layouts,
+    "numbers": numbers,
+    "instructions": instructions,
     "lifecycles": lifecycles,
     "reject-codes": reject_codes,
 }

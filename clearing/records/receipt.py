@@ -8,7 +8,7 @@ the leaf by the log's inclusion proof, the opening by the signed commitment in t
 inclusion proof of leaf 0, whose leaf hash it is.
 
 A record is a head of fixed width followed by its parts, whose lengths the head gives; hashes of audit paths stand
-leaf's sibling first. Source: own design (README, decision on receipts).
+leaf's sibling first. Source: own design.
 """
 
 from __future__ import annotations

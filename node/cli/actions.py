@@ -46,7 +46,7 @@ from node.cli.errors import WrongUseError
 from node.cli.obligation_file import parse_due_ms
 
 _TIME_OF_DAY = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9]))?")
-_FORMS = "See the forms in the README, or `clearing governance propose --help`."
+_FORMS = "See the forms: `clearing governance propose --help`."
 
 
 class _Fields:

@@ -41,7 +41,7 @@ def propose(
 
     The forms:\n
     {"action": "add-participant", "name", "lei", "role", "public_key"[, "licence_no"][, "licence_expiry"]}\n
-    {"action": "set-licence", "participant", "status": "active"|"suspended"|"withdrawn"[, "licence_expiry"]}\n
+    {"action": "set-licence", "participant", "status": "active"|"suspended"|"withdrawn"[, "licence_no"][, "licence_expiry"]}\n
     {"action": "rotate-key", "participant", "public_key"}\n
     {"action": "set-node-key", "participant", "node_key"}\n
     {"action": "set-validator", "participant", "consensus_key", "power"}\n

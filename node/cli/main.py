@@ -52,7 +52,7 @@ _PROVE = "Proofs and audit"
 _OPERATE = "Operators"
 
 GROUPS: dict[str, Place] = {
-    "testnet": Place("node.cli.testnet", "app", "A network of five nodes on this machine.", _TRY),
+    "testnet": Place("node.cli.testnet", "app", "A network of nodes on this machine.", _TRY),
     "net": Place("node.cli.net", "app", "Net a CSV of obligations; verify a result.", _NET),
     "cycle": Place("node.cli.cycles", "cycle_app", "Netting cycles: run, list, show.", _NET),
     "instruction": Place(

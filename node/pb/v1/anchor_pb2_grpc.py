@@ -74,7 +74,8 @@ class AnchorServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetAnchorProofs(self, request, context):
-        """Return one anchor's checkpoint notes with their OpenTimestamps proofs. Full replicas only.
+        """Return one anchor's checkpoint notes with their OpenTimestamps proofs. Full replicas only. Errors: NOT_FOUND (no such
+        anchor, or its notes are not here: ask the node that anchors).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -82,7 +83,8 @@ class AnchorServiceServicer:
 
     def GetBitcoinHeaders(self, request, context):
         """Return block headers from this node's Bitcoin node, up to the tip of its best chain, for an anchored receipt. Believe none
-        of them: they carry their proof of work (clearing.bitcoin.headers). Nodes that anchor only.
+        of them: they carry their proof of work (clearing.bitcoin.headers). Nodes that anchor only, others say NOT_FOUND. Errors:
+        UNAVAILABLE (BITCOIN_UNAVAILABLE: its Bitcoin node cannot be asked now).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -96,7 +98,8 @@ class AnchorServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AnchorNow(self, request, context):
-        """Anchor what is due without waiting for the policy, as soon as no other anchor is on its way.
+        """Anchor what is due without waiting for the policy, as soon as no other anchor is on its way. Errors: NOT_FOUND (this node
+        anchors nothing).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

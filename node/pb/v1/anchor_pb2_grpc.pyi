@@ -40,15 +40,20 @@ class AnchorServiceStub:
     ListAnchors: _grpc.UnaryUnaryMultiCallable[_anchor_pb2.ListAnchorsRequest, _anchor_pb2.ListAnchorsResponse]
     """Return anchors, the oldest first, as the ledger has them. Full replicas only."""
     GetAnchorProofs: _grpc.UnaryUnaryMultiCallable[_anchor_pb2.GetAnchorProofsRequest, _anchor_pb2.GetAnchorProofsResponse]
-    """Return one anchor's checkpoint notes with their OpenTimestamps proofs. Full replicas only."""
+    """Return one anchor's checkpoint notes with their OpenTimestamps proofs. Full replicas only. Errors: NOT_FOUND (no such
+    anchor, or its notes are not here: ask the node that anchors).
+    """
     GetBitcoinHeaders: _grpc.UnaryUnaryMultiCallable[_anchor_pb2.GetBitcoinHeadersRequest, _anchor_pb2.GetBitcoinHeadersResponse]
     """Return block headers from this node's Bitcoin node, up to the tip of its best chain, for an anchored receipt. Believe none
-    of them: they carry their proof of work (clearing.bitcoin.headers). Nodes that anchor only.
+    of them: they carry their proof of work (clearing.bitcoin.headers). Nodes that anchor only, others say NOT_FOUND. Errors:
+    UNAVAILABLE (BITCOIN_UNAVAILABLE: its Bitcoin node cannot be asked now).
     """
     GetAnchoringStatus: _grpc.UnaryUnaryMultiCallable[_anchor_pb2.GetAnchoringStatusRequest, _anchor_pb2.GetAnchoringStatusResponse]
     """Return how this node's anchoring stands: wallet, bumps, what is due, alarms."""
     AnchorNow: _grpc.UnaryUnaryMultiCallable[_anchor_pb2.AnchorNowRequest, _anchor_pb2.AnchorNowResponse]
-    """Anchor what is due without waiting for the policy, as soon as no other anchor is on its way."""
+    """Anchor what is due without waiting for the policy, as soon as no other anchor is on its way. Errors: NOT_FOUND (this node
+    anchors nothing).
+    """
 
 @_typing.type_check_only
 class AnchorServiceAsyncStub(AnchorServiceStub):
@@ -58,15 +63,20 @@ class AnchorServiceAsyncStub(AnchorServiceStub):
     ListAnchors: _aio.UnaryUnaryMultiCallable[_anchor_pb2.ListAnchorsRequest, _anchor_pb2.ListAnchorsResponse]  # type: ignore[assignment]
     """Return anchors, the oldest first, as the ledger has them. Full replicas only."""
     GetAnchorProofs: _aio.UnaryUnaryMultiCallable[_anchor_pb2.GetAnchorProofsRequest, _anchor_pb2.GetAnchorProofsResponse]  # type: ignore[assignment]
-    """Return one anchor's checkpoint notes with their OpenTimestamps proofs. Full replicas only."""
+    """Return one anchor's checkpoint notes with their OpenTimestamps proofs. Full replicas only. Errors: NOT_FOUND (no such
+    anchor, or its notes are not here: ask the node that anchors).
+    """
     GetBitcoinHeaders: _aio.UnaryUnaryMultiCallable[_anchor_pb2.GetBitcoinHeadersRequest, _anchor_pb2.GetBitcoinHeadersResponse]  # type: ignore[assignment]
     """Return block headers from this node's Bitcoin node, up to the tip of its best chain, for an anchored receipt. Believe none
-    of them: they carry their proof of work (clearing.bitcoin.headers). Nodes that anchor only.
+    of them: they carry their proof of work (clearing.bitcoin.headers). Nodes that anchor only, others say NOT_FOUND. Errors:
+    UNAVAILABLE (BITCOIN_UNAVAILABLE: its Bitcoin node cannot be asked now).
     """
     GetAnchoringStatus: _aio.UnaryUnaryMultiCallable[_anchor_pb2.GetAnchoringStatusRequest, _anchor_pb2.GetAnchoringStatusResponse]  # type: ignore[assignment]
     """Return how this node's anchoring stands: wallet, bumps, what is due, alarms."""
     AnchorNow: _aio.UnaryUnaryMultiCallable[_anchor_pb2.AnchorNowRequest, _anchor_pb2.AnchorNowResponse]  # type: ignore[assignment]
-    """Anchor what is due without waiting for the policy, as soon as no other anchor is on its way."""
+    """Anchor what is due without waiting for the policy, as soon as no other anchor is on its way. Errors: NOT_FOUND (this node
+    anchors nothing).
+    """
 
 class AnchorServiceServicer(metaclass=_abc_1.ABCMeta):
     """What was anchored, how it stands, and how to verify it."""
@@ -85,7 +95,9 @@ class AnchorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _anchor_pb2.GetAnchorProofsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_anchor_pb2.GetAnchorProofsResponse, _abc.Awaitable[_anchor_pb2.GetAnchorProofsResponse]]:
-        """Return one anchor's checkpoint notes with their OpenTimestamps proofs. Full replicas only."""
+        """Return one anchor's checkpoint notes with their OpenTimestamps proofs. Full replicas only. Errors: NOT_FOUND (no such
+        anchor, or its notes are not here: ask the node that anchors).
+        """
 
     @_abc_1.abstractmethod
     def GetBitcoinHeaders(
@@ -94,7 +106,8 @@ class AnchorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_anchor_pb2.GetBitcoinHeadersResponse, _abc.Awaitable[_anchor_pb2.GetBitcoinHeadersResponse]]:
         """Return block headers from this node's Bitcoin node, up to the tip of its best chain, for an anchored receipt. Believe none
-        of them: they carry their proof of work (clearing.bitcoin.headers). Nodes that anchor only.
+        of them: they carry their proof of work (clearing.bitcoin.headers). Nodes that anchor only, others say NOT_FOUND. Errors:
+        UNAVAILABLE (BITCOIN_UNAVAILABLE: its Bitcoin node cannot be asked now).
         """
 
     @_abc_1.abstractmethod
@@ -111,6 +124,8 @@ class AnchorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _anchor_pb2.AnchorNowRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_anchor_pb2.AnchorNowResponse, _abc.Awaitable[_anchor_pb2.AnchorNowResponse]]:
-        """Anchor what is due without waiting for the policy, as soon as no other anchor is on its way."""
+        """Anchor what is due without waiting for the policy, as soon as no other anchor is on its way. Errors: NOT_FOUND (this node
+        anchors nothing).
+        """
 
 def add_AnchorServiceServicer_to_server(servicer: AnchorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

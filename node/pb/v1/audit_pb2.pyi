@@ -3,9 +3,9 @@
 isort:skip_file
 Checking the ledger: heads, proofs and leaves for every registered party, data of all parties for supervisors.
 
-Caller: any registered participant for heads, proofs, leaves, registry and proposals (leaves hold commitments, never
-amounts or names of parties to an obligation); ministry, central bank and regulator for everything else. Conventions:
-types.proto.
+Caller: any registered participant for heads, proofs, leaves, registry, commits and proposals (leaves hold commitments,
+never amounts or names of parties to an obligation); ministry, central bank and regulator for everything else.
+Conventions: types.proto.
 """
 
 from collections import abc as _abc
@@ -273,7 +273,8 @@ class GetPositionProofResponse(_message.Message):
     PROOF_FIELD_NUMBER: _builtins.int
     proof: _builtins.str
     """C2SP tlog-proof of the SEAL leaf, its `extra` a position record (README, byte layouts); verify it with
-    clearing.receipt.verify_position. Position and leaf are agreed for the SEAL they name, the SEAL chosen is local.
+    clearing.position_proof.verify_position_proof. Position and leaf are agreed for the SEAL they name, the SEAL chosen is
+    local.
     """
     def __init__(
         self,

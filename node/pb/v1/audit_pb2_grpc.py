@@ -122,22 +122,24 @@ class AuditServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetInclusionProof(self, request, context):
-        """Return the proof that a leaf is in the log. Errors: NOT_FOUND (size beyond the log, or index beyond size).
+        """Return the proof that a leaf is in the log. Errors: NOT_FOUND (size beyond the log, or index beyond size), UNAVAILABLE
+        with RetryInfo (NOT_YET_FINAL: the newest final checkpoint is asked for, and there is none).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetConsistencyProof(self, request, context):
-        """Return the proof that one size of the log extends another. Errors: NOT_FOUND (a size beyond the log),
-        INVALID_ARGUMENT (old_size 0 or above new_size).
+        """Return the proof that one size of the log extends another. Errors: NOT_FOUND (new_size beyond the log), INVALID_ARGUMENT
+        (BAD_REQUEST: old_size 0 or above new_size), UNAVAILABLE with RetryInfo (NOT_YET_FINAL: as above).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetLeaves(self, request, context):
-        """Stream leaves in order of index. A broken stream is resumed by asking from the index after the last one read.
+        """Stream leaves in order of index. A broken stream is resumed by asking from the index after the last one read. Errors:
+        NOT_FOUND (start beyond end, or end beyond the log).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -145,8 +147,8 @@ class AuditServiceServicer:
 
     def GetPositionProof(self, request, context):
         """Prove a participant's position in an asset, or that it never had one, under the newest final checkpoint. Callers
-        other than supervisors: their own only. Errors: NOT_FOUND (no such participant or asset), UNAVAILABLE with
-        RetryInfo (no final checkpoint covers a SEAL leaf yet).
+        other than supervisors: their own only. Errors: PERMISSION_DENIED (NOT_AUTHORISED: another's position), NOT_FOUND (no
+        such participant or asset), UNAVAILABLE with RetryInfo (NOT_YET_FINAL: no final checkpoint covers its SEAL leaf yet).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -3,9 +3,9 @@
 isort:skip_file
 Checking the ledger: heads, proofs and leaves for every registered party, data of all parties for supervisors.
 
-Caller: any registered participant for heads, proofs, leaves, registry and proposals (leaves hold commitments, never
-amounts or names of parties to an obligation); ministry, central bank and regulator for everything else. Conventions:
-types.proto.
+Caller: any registered participant for heads, proofs, leaves, registry, commits and proposals (leaves hold commitments,
+never amounts or names of parties to an obligation); ministry, central bank and regulator for everything else.
+Conventions: types.proto.
 """
 
 from collections import abc as _abc
@@ -45,17 +45,21 @@ class AuditServiceStub:
     (NOT_YET_FINAL: none yet, or none as great as `since_size`).
     """
     GetInclusionProof: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetInclusionProofRequest, _audit_pb2.GetInclusionProofResponse]
-    """Return the proof that a leaf is in the log. Errors: NOT_FOUND (size beyond the log, or index beyond size)."""
+    """Return the proof that a leaf is in the log. Errors: NOT_FOUND (size beyond the log, or index beyond size), UNAVAILABLE
+    with RetryInfo (NOT_YET_FINAL: the newest final checkpoint is asked for, and there is none).
+    """
     GetConsistencyProof: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetConsistencyProofRequest, _audit_pb2.GetConsistencyProofResponse]
-    """Return the proof that one size of the log extends another. Errors: NOT_FOUND (a size beyond the log),
-    INVALID_ARGUMENT (old_size 0 or above new_size).
+    """Return the proof that one size of the log extends another. Errors: NOT_FOUND (new_size beyond the log), INVALID_ARGUMENT
+    (BAD_REQUEST: old_size 0 or above new_size), UNAVAILABLE with RetryInfo (NOT_YET_FINAL: as above).
     """
     GetLeaves: _grpc.UnaryStreamMultiCallable[_audit_pb2.GetLeavesRequest, _audit_pb2.GetLeavesResponse]
-    """Stream leaves in order of index. A broken stream is resumed by asking from the index after the last one read."""
+    """Stream leaves in order of index. A broken stream is resumed by asking from the index after the last one read. Errors:
+    NOT_FOUND (start beyond end, or end beyond the log).
+    """
     GetPositionProof: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetPositionProofRequest, _audit_pb2.GetPositionProofResponse]
     """Prove a participant's position in an asset, or that it never had one, under the newest final checkpoint. Callers
-    other than supervisors: their own only. Errors: NOT_FOUND (no such participant or asset), UNAVAILABLE with
-    RetryInfo (no final checkpoint covers a SEAL leaf yet).
+    other than supervisors: their own only. Errors: PERMISSION_DENIED (NOT_AUTHORISED: another's position), NOT_FOUND (no
+    such participant or asset), UNAVAILABLE with RetryInfo (NOT_YET_FINAL: no final checkpoint covers its SEAL leaf yet).
     """
     GetRegistry: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetRegistryRequest, _audit_pb2.GetRegistryResponse]
     """Return the registers of participants and assets, the parameters and the timetable."""
@@ -92,17 +96,21 @@ class AuditServiceAsyncStub(AuditServiceStub):
     (NOT_YET_FINAL: none yet, or none as great as `since_size`).
     """
     GetInclusionProof: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetInclusionProofRequest, _audit_pb2.GetInclusionProofResponse]  # type: ignore[assignment]
-    """Return the proof that a leaf is in the log. Errors: NOT_FOUND (size beyond the log, or index beyond size)."""
+    """Return the proof that a leaf is in the log. Errors: NOT_FOUND (size beyond the log, or index beyond size), UNAVAILABLE
+    with RetryInfo (NOT_YET_FINAL: the newest final checkpoint is asked for, and there is none).
+    """
     GetConsistencyProof: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetConsistencyProofRequest, _audit_pb2.GetConsistencyProofResponse]  # type: ignore[assignment]
-    """Return the proof that one size of the log extends another. Errors: NOT_FOUND (a size beyond the log),
-    INVALID_ARGUMENT (old_size 0 or above new_size).
+    """Return the proof that one size of the log extends another. Errors: NOT_FOUND (new_size beyond the log), INVALID_ARGUMENT
+    (BAD_REQUEST: old_size 0 or above new_size), UNAVAILABLE with RetryInfo (NOT_YET_FINAL: as above).
     """
     GetLeaves: _aio.UnaryStreamMultiCallable[_audit_pb2.GetLeavesRequest, _audit_pb2.GetLeavesResponse]  # type: ignore[assignment]
-    """Stream leaves in order of index. A broken stream is resumed by asking from the index after the last one read."""
+    """Stream leaves in order of index. A broken stream is resumed by asking from the index after the last one read. Errors:
+    NOT_FOUND (start beyond end, or end beyond the log).
+    """
     GetPositionProof: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetPositionProofRequest, _audit_pb2.GetPositionProofResponse]  # type: ignore[assignment]
     """Prove a participant's position in an asset, or that it never had one, under the newest final checkpoint. Callers
-    other than supervisors: their own only. Errors: NOT_FOUND (no such participant or asset), UNAVAILABLE with
-    RetryInfo (no final checkpoint covers a SEAL leaf yet).
+    other than supervisors: their own only. Errors: PERMISSION_DENIED (NOT_AUTHORISED: another's position), NOT_FOUND (no
+    such participant or asset), UNAVAILABLE with RetryInfo (NOT_YET_FINAL: no final checkpoint covers its SEAL leaf yet).
     """
     GetRegistry: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetRegistryRequest, _audit_pb2.GetRegistryResponse]  # type: ignore[assignment]
     """Return the registers of participants and assets, the parameters and the timetable."""
@@ -148,7 +156,9 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_pb2.GetInclusionProofRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_audit_pb2.GetInclusionProofResponse, _abc.Awaitable[_audit_pb2.GetInclusionProofResponse]]:
-        """Return the proof that a leaf is in the log. Errors: NOT_FOUND (size beyond the log, or index beyond size)."""
+        """Return the proof that a leaf is in the log. Errors: NOT_FOUND (size beyond the log, or index beyond size), UNAVAILABLE
+        with RetryInfo (NOT_YET_FINAL: the newest final checkpoint is asked for, and there is none).
+        """
 
     @_abc_1.abstractmethod
     def GetConsistencyProof(
@@ -156,8 +166,8 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_pb2.GetConsistencyProofRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_audit_pb2.GetConsistencyProofResponse, _abc.Awaitable[_audit_pb2.GetConsistencyProofResponse]]:
-        """Return the proof that one size of the log extends another. Errors: NOT_FOUND (a size beyond the log),
-        INVALID_ARGUMENT (old_size 0 or above new_size).
+        """Return the proof that one size of the log extends another. Errors: NOT_FOUND (new_size beyond the log), INVALID_ARGUMENT
+        (BAD_REQUEST: old_size 0 or above new_size), UNAVAILABLE with RetryInfo (NOT_YET_FINAL: as above).
         """
 
     @_abc_1.abstractmethod
@@ -166,7 +176,9 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_pb2.GetLeavesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_audit_pb2.GetLeavesResponse], _abc.AsyncIterator[_audit_pb2.GetLeavesResponse]]:
-        """Stream leaves in order of index. A broken stream is resumed by asking from the index after the last one read."""
+        """Stream leaves in order of index. A broken stream is resumed by asking from the index after the last one read. Errors:
+        NOT_FOUND (start beyond end, or end beyond the log).
+        """
 
     @_abc_1.abstractmethod
     def GetPositionProof(
@@ -175,8 +187,8 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_audit_pb2.GetPositionProofResponse, _abc.Awaitable[_audit_pb2.GetPositionProofResponse]]:
         """Prove a participant's position in an asset, or that it never had one, under the newest final checkpoint. Callers
-        other than supervisors: their own only. Errors: NOT_FOUND (no such participant or asset), UNAVAILABLE with
-        RetryInfo (no final checkpoint covers a SEAL leaf yet).
+        other than supervisors: their own only. Errors: PERMISSION_DENIED (NOT_AUTHORISED: another's position), NOT_FOUND (no
+        such participant or asset), UNAVAILABLE with RetryInfo (NOT_YET_FINAL: no final checkpoint covers its SEAL leaf yet).
         """
 
     @_abc_1.abstractmethod

@@ -4,8 +4,8 @@ isort:skip_file
 What a licensed participant does with the ledger: sign obligations and instructions, read its own, take receipts.
 
 Caller: a participant's mTLS identity (spiffe://<trust domain>/participant/<LEI>, registered). It reads only data of
-which it is a party. A suspended or expired participant still reads its own and may write nothing. Conventions:
-types.proto.
+which it is a party. One whose licence is not in force still reads its own, settles cycles that were netted before, and
+may write nothing else. Conventions: types.proto.
 """
 
 from collections import abc as _abc

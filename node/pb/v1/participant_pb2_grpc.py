@@ -126,8 +126,8 @@ class ParticipantServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Instruct(self, request, context):
-        """Record one signed instruction: affirm, reject, rescind, run a cycle, evidence, confirm, fail, pledge, propose,
-        approve. Answer, repetition and errors as Submit.
+        """Record one signed instruction, such as to affirm, run a cycle, confirm or propose (README, numbers in records). Answer,
+        repetition and errors as Submit.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -217,7 +217,8 @@ class ParticipantServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchCheckpoints(self, request, context):
-        """Send every new final checkpoint, each with the proof that it extends the one sent before.
+        """Send every new final checkpoint, each with the proof that it extends the one sent before. Errors: FAILED_PRECONDITION
+        (ROLLBACK: `since_size` is beyond this node's log).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -4,8 +4,8 @@ isort:skip_file
 What a licensed participant does with the ledger: sign obligations and instructions, read its own, take receipts.
 
 Caller: a participant's mTLS identity (spiffe://<trust domain>/participant/<LEI>, registered). It reads only data of
-which it is a party. A suspended or expired participant still reads its own and may write nothing. Conventions:
-types.proto.
+which it is a party. One whose licence is not in force still reads its own, settles cycles that were netted before, and
+may write nothing else. Conventions: types.proto.
 """
 
 from collections import abc as _abc
@@ -49,8 +49,8 @@ class ParticipantServiceStub:
     DEADLINE_EXCEEDED (undecided: ask GetRequest, or send the same bytes again).
     """
     Instruct: _grpc.UnaryUnaryMultiCallable[_participant_pb2.InstructRequest, _participant_pb2.InstructResponse]
-    """Record one signed instruction: affirm, reject, rescind, run a cycle, evidence, confirm, fail, pledge, propose,
-    approve. Answer, repetition and errors as Submit.
+    """Record one signed instruction, such as to affirm, run a cycle, confirm or propose (README, numbers in records). Answer,
+    repetition and errors as Submit.
     """
     GetRequest: _grpc.UnaryUnaryMultiCallable[_participant_pb2.GetRequestRequest, _participant_pb2.GetRequestResponse]
     """Say what became of an earlier Submit or Instruct of the caller, by client id; for after a lost answer."""
@@ -84,7 +84,9 @@ class ParticipantServiceStub:
     caller's), UNAVAILABLE with RetryInfo (NOT_YET_FINAL).
     """
     WatchCheckpoints: _grpc.UnaryStreamMultiCallable[_participant_pb2.WatchCheckpointsRequest, _participant_pb2.WatchCheckpointsResponse]
-    """Send every new final checkpoint, each with the proof that it extends the one sent before."""
+    """Send every new final checkpoint, each with the proof that it extends the one sent before. Errors: FAILED_PRECONDITION
+    (ROLLBACK: `since_size` is beyond this node's log).
+    """
 
 @_typing.type_check_only
 class ParticipantServiceAsyncStub(ParticipantServiceStub):
@@ -102,8 +104,8 @@ class ParticipantServiceAsyncStub(ParticipantServiceStub):
     DEADLINE_EXCEEDED (undecided: ask GetRequest, or send the same bytes again).
     """
     Instruct: _aio.UnaryUnaryMultiCallable[_participant_pb2.InstructRequest, _participant_pb2.InstructResponse]  # type: ignore[assignment]
-    """Record one signed instruction: affirm, reject, rescind, run a cycle, evidence, confirm, fail, pledge, propose,
-    approve. Answer, repetition and errors as Submit.
+    """Record one signed instruction, such as to affirm, run a cycle, confirm or propose (README, numbers in records). Answer,
+    repetition and errors as Submit.
     """
     GetRequest: _aio.UnaryUnaryMultiCallable[_participant_pb2.GetRequestRequest, _participant_pb2.GetRequestResponse]  # type: ignore[assignment]
     """Say what became of an earlier Submit or Instruct of the caller, by client id; for after a lost answer."""
@@ -137,7 +139,9 @@ class ParticipantServiceAsyncStub(ParticipantServiceStub):
     caller's), UNAVAILABLE with RetryInfo (NOT_YET_FINAL).
     """
     WatchCheckpoints: _aio.UnaryStreamMultiCallable[_participant_pb2.WatchCheckpointsRequest, _participant_pb2.WatchCheckpointsResponse]  # type: ignore[assignment]
-    """Send every new final checkpoint, each with the proof that it extends the one sent before."""
+    """Send every new final checkpoint, each with the proof that it extends the one sent before. Errors: FAILED_PRECONDITION
+    (ROLLBACK: `since_size` is beyond this node's log).
+    """
 
 class ParticipantServiceServicer(metaclass=_abc_1.ABCMeta):
     """Submissions, instructions, own data and receipts of one participant."""
@@ -164,8 +168,8 @@ class ParticipantServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _participant_pb2.InstructRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_participant_pb2.InstructResponse, _abc.Awaitable[_participant_pb2.InstructResponse]]:
-        """Record one signed instruction: affirm, reject, rescind, run a cycle, evidence, confirm, fail, pledge, propose,
-        approve. Answer, repetition and errors as Submit.
+        """Record one signed instruction, such as to affirm, run a cycle, confirm or propose (README, numbers in records). Answer,
+        repetition and errors as Submit.
         """
 
     @_abc_1.abstractmethod
@@ -271,6 +275,8 @@ class ParticipantServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _participant_pb2.WatchCheckpointsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_participant_pb2.WatchCheckpointsResponse], _abc.AsyncIterator[_participant_pb2.WatchCheckpointsResponse]]:
-        """Send every new final checkpoint, each with the proof that it extends the one sent before."""
+        """Send every new final checkpoint, each with the proof that it extends the one sent before. Errors: FAILED_PRECONDITION
+        (ROLLBACK: `since_size` is beyond this node's log).
+        """
 
 def add_ParticipantServiceServicer_to_server(servicer: ParticipantServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -71,8 +71,8 @@ class ReplicationServiceServicer:
     def AddCosignature(self, request, context):
         """Hand the leader the follower's cosignature of a head that it has stored durably.
 
-        Errors: NOT_FOUND (the leader never signed such a head), INVALID_ARGUMENT (a signature does not verify, or is by no
-        key of the policy), FAILED_PRECONDITION (NOT_LEADER).
+        Errors: NOT_FOUND (UNKNOWN_HEAD: the leader never signed such a head), INVALID_ARGUMENT (BAD_REQUEST: a signature does
+        not verify, or is by no key of the policy), FAILED_PRECONDITION (NOT_LEADER).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

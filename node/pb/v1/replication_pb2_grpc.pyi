@@ -49,8 +49,8 @@ class ReplicationServiceStub:
     AddCosignature: _grpc.UnaryUnaryMultiCallable[_replication_pb2.AddCosignatureRequest, _replication_pb2.AddCosignatureResponse]
     """Hand the leader the follower's cosignature of a head that it has stored durably.
 
-    Errors: NOT_FOUND (the leader never signed such a head), INVALID_ARGUMENT (a signature does not verify, or is by no
-    key of the policy), FAILED_PRECONDITION (NOT_LEADER).
+    Errors: NOT_FOUND (UNKNOWN_HEAD: the leader never signed such a head), INVALID_ARGUMENT (BAD_REQUEST: a signature does
+    not verify, or is by no key of the policy), FAILED_PRECONDITION (NOT_LEADER).
     """
     GetHead: _grpc.UnaryUnaryMultiCallable[_replication_pb2.GetHeadRequest, _replication_pb2.GetHeadResponse]
     """Return this node's newest head, as it has cosigned it."""
@@ -71,8 +71,8 @@ class ReplicationServiceAsyncStub(ReplicationServiceStub):
     AddCosignature: _aio.UnaryUnaryMultiCallable[_replication_pb2.AddCosignatureRequest, _replication_pb2.AddCosignatureResponse]  # type: ignore[assignment]
     """Hand the leader the follower's cosignature of a head that it has stored durably.
 
-    Errors: NOT_FOUND (the leader never signed such a head), INVALID_ARGUMENT (a signature does not verify, or is by no
-    key of the policy), FAILED_PRECONDITION (NOT_LEADER).
+    Errors: NOT_FOUND (UNKNOWN_HEAD: the leader never signed such a head), INVALID_ARGUMENT (BAD_REQUEST: a signature does
+    not verify, or is by no key of the policy), FAILED_PRECONDITION (NOT_LEADER).
     """
     GetHead: _aio.UnaryUnaryMultiCallable[_replication_pb2.GetHeadRequest, _replication_pb2.GetHeadResponse]  # type: ignore[assignment]
     """Return this node's newest head, as it has cosigned it."""
@@ -102,8 +102,8 @@ class ReplicationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_replication_pb2.AddCosignatureResponse, _abc.Awaitable[_replication_pb2.AddCosignatureResponse]]:
         """Hand the leader the follower's cosignature of a head that it has stored durably.
 
-        Errors: NOT_FOUND (the leader never signed such a head), INVALID_ARGUMENT (a signature does not verify, or is by no
-        key of the policy), FAILED_PRECONDITION (NOT_LEADER).
+        Errors: NOT_FOUND (UNKNOWN_HEAD: the leader never signed such a head), INVALID_ARGUMENT (BAD_REQUEST: a signature does
+        not verify, or is by no key of the policy), FAILED_PRECONDITION (NOT_LEADER).
         """
 
     @_abc_1.abstractmethod

@@ -13,14 +13,15 @@ Conventions, for every file of this package:
   - Participants and assets are registry numbers, counted from 0 (AuditService.GetRegistry names them).
   - Every field of an answer ends in one of two words. Agreed: every honest replica that has applied the same height
     answers the same. Local: this node's own knowledge, which other nodes need not share at this moment.
-  - Absent and UNSPECIFIED enumeration values are never sent by a node and are refused from a client where a
-    choice is required.
+  - UNSPECIFIED values of an enumeration are never sent by a node, unless the value says what it means, and are refused from
+    a client where a choice is required.
   - Lists go in the order of their keys. A page may hold fewer rows than asked for, even none, and yet not be the last:
     go on until `next_page_token` is empty. Later pages may describe a later moment (`as_of`); rows never move
     between pages.
   - A refused request carries google.rpc details: ErrorInfo (domain "clearing.v1", reason = the code's name,
     metadata "number" and "remedy"), BadRequest with one violation an item ("items[7]"), RetryInfo where trying
-    again helps. See README, errors.
+    again helps. See README, errors. Any call may be refused as UNAUTHENTICATED, NOT_AUTHORISED, BAD_REQUEST, BAD_PAGE or
+    TOO_MANY_CALLS, and by a witness replica as NOT_HELD: it has leaves and proofs, and of the state nothing.
 """
 
 from collections import abc as _abc
@@ -60,7 +61,7 @@ class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType],
     ROLE_MINER: _Role.ValueType  # 6
     """May owe and be owed."""
     ROLE_REGULATOR: _Role.ValueType  # 7
-    """Sees everything, writes nothing."""
+    """Sees everything; the ledger takes nothing from it."""
 
 class Role(_Role, metaclass=_RoleEnumTypeWrapper):
     """What a participant is licensed as."""
@@ -80,7 +81,7 @@ ROLE_EXCHANGE: Role.ValueType  # 5
 ROLE_MINER: Role.ValueType  # 6
 """May owe and be owed."""
 ROLE_REGULATOR: Role.ValueType  # 7
-"""Sees everything, writes nothing."""
+"""Sees everything; the ledger takes nothing from it."""
 Global___Role: _TypeAlias = Role  # noqa: Y015
 
 class _LicenceStatus:
@@ -94,7 +95,7 @@ class _LicenceStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Licence
     LICENCE_STATUS_ACTIVE: _LicenceStatus.ValueType  # 1
     """In force until it expires."""
     LICENCE_STATUS_SUSPENDED: _LicenceStatus.ValueType  # 2
-    """May read its own data and sign nothing."""
+    """May read its own data, settle cycles that were netted before, and do nothing else."""
     LICENCE_STATUS_WITHDRAWN: _LicenceStatus.ValueType  # 3
     """As suspended, for good."""
 
@@ -106,7 +107,7 @@ LICENCE_STATUS_UNSPECIFIED: LicenceStatus.ValueType  # 0
 LICENCE_STATUS_ACTIVE: LicenceStatus.ValueType  # 1
 """In force until it expires."""
 LICENCE_STATUS_SUSPENDED: LicenceStatus.ValueType  # 2
-"""May read its own data and sign nothing."""
+"""May read its own data, settle cycles that were netted before, and do nothing else."""
 LICENCE_STATUS_WITHDRAWN: LicenceStatus.ValueType  # 3
 """As suspended, for good."""
 Global___LicenceStatus: _TypeAlias = LicenceStatus  # noqa: Y015

@@ -13,14 +13,15 @@ Conventions, for every file of this package:
   - Participants and assets are registry numbers, counted from 0 (AuditService.GetRegistry names them).
   - Every field of an answer ends in one of two words. Agreed: every honest replica that has applied the same height
     answers the same. Local: this node's own knowledge, which other nodes need not share at this moment.
-  - Absent and UNSPECIFIED enumeration values are never sent by a node and are refused from a client where a
-    choice is required.
+  - UNSPECIFIED values of an enumeration are never sent by a node, unless the value says what it means, and are refused from
+    a client where a choice is required.
   - Lists go in the order of their keys. A page may hold fewer rows than asked for, even none, and yet not be the last:
     go on until `next_page_token` is empty. Later pages may describe a later moment (`as_of`); rows never move
     between pages.
   - A refused request carries google.rpc details: ErrorInfo (domain "clearing.v1", reason = the code's name,
     metadata "number" and "remedy"), BadRequest with one violation an item ("items[7]"), RetryInfo where trying
-    again helps. See README, errors.
+    again helps. See README, errors. Any call may be refused as UNAUTHENTICATED, NOT_AUTHORISED, BAD_REQUEST, BAD_PAGE or
+    TOO_MANY_CALLS, and by a witness replica as NOT_HELD: it has leaves and proofs, and of the state nothing.
 """
 
 from collections import abc as _abc
