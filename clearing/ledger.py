@@ -290,7 +290,7 @@ def next_deadline_ms(state: State, after_ms: int) -> int | None:
     ]
     due += [deadline for deadline in legs.deadlines(state) if deadline > after_ms]
     cut_off_ms = next_cut_off_ms(state.registry.cut_offs_s, max(after_ms, state.time_ms))
-    if cut_off_ms is not None and cycles.has_nettable(iter(state.open.values())):
+    if cut_off_ms is not None and state.waiting:
         due.append(cut_off_ms)
     registry = state.registry
     due += [

@@ -1,6 +1,6 @@
 """The store contract: what the core asks of whoever keeps its rows.
 
-Lives here: the tables by name and key, a row, and the read side as a Protocol. May not live here: an implementation
+Lives here: the tables by name and key, a row, the hash over a block's rows, and the read side as a Protocol. May not live here: an implementation
 (node/store keeps rows in LMDB; clearing/memory.py in dicts), or the meaning of a value (rules/).
 
 Invariants: keys are big-endian so that byte order is numeric order; a block's rows are written in one transaction
@@ -10,6 +10,7 @@ together with its leaves and bodies, or not at all; a Reader shows committed blo
 from __future__ import annotations
 
 import enum
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -57,6 +58,18 @@ class Row:
     table: Table
     key: bytes
     value: bytes | None
+
+
+def changes_hash(rows: tuple[Row, ...]) -> bytes:
+    """Return the SHA-256 over rows in order: table name, key and value, each with its length; META rows left out."""
+    digest = hashlib.sha256(b"clearing/changes/v1\0")
+    for row in rows:
+        if row.table is Table.META:
+            continue
+        value = b"\0" if row.value is None else b"\1" + row.value
+        for part in (row.table.encode(), row.key, value):
+            digest.update(len(part).to_bytes(4, "little") + part)
+    return digest.digest()
 
 
 class Reader(Protocol):

@@ -10,7 +10,6 @@ written in order of (table, key); history that is settled is neither in memory n
 from __future__ import annotations
 
 import bisect
-import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -23,33 +22,29 @@ from clearing.codec import Layout, raw, uint
 from clearing.errors import InvariantViolation, invariant
 from clearing.log import merkle
 from clearing.netting.columns import AssetColumns, concatenate
-from clearing.params import Parameters
 from clearing.records.obligation import SECRET_BYTES, items_view
+from clearing.registry_rows import load_registry, registry_rows
 from clearing.rows import (
     Reader,
     Row,
     Table,
+    changes_hash,
     key_party,
     key_position,
     key_u32,
     key_u64,
 )
-from clearing.rules.bitcoin_terms import BitcoinTerms
 from clearing.rules.cycles import Cycle
 from clearing.rules.governance import Proposal
-from clearing.rules.obligations import BookChunk, ItemStates
+from clearing.rules.mined import Batch, Reserve
+from clearing.rules.obligations import LIFECYCLE, BookChunk, ItemStates
 from clearing.rules.positions import Position, PositionTree, TreeChange, position_seed
 from clearing.rules.registry import (
-    Asset,
-    Participant,
     Registry,
-    decode_timetable,
-    encode_timetable,
 )
 from clearing.rules.results import result_rows
 from clearing.rules.settlement import SettlementInstruction
-from clearing.rules.validators import decode_validators, encode_validators
-from clearing.types import OBLIGORS, CycleState
+from clearing.types import OBLIGORS, CycleState, ObligationState
 
 _HEAD = Layout(
     "head",
@@ -61,11 +56,6 @@ _HEAD = Layout(
 )
 _KEY_HEAD = b"head"
 _KEY_LOG = b"log"
-_KEY_PARAMETERS = b"parameters"
-_KEY_TIMETABLE = b"timetable"
-_KEY_APPOINTED = b"appointed"
-_KEY_VALIDATORS = b"validators"
-_KEY_BITCOIN = b"bitcoin"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,6 +93,7 @@ class Delta:
     tree: TreeChange
     submissions: Mapping[int, OpenSubmission]
     cycles: Mapping[int, Cycle]
+    reserves: Mapping[int, Reserve]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +106,15 @@ class Entry:
 
 
 class State:
-    """The ledger at one height, as apply needs it: registers, open book and position tree in memory, rows by reader."""
+    """The ledger at one height, as apply needs it: registers, open book and position tree in memory, rows by reader.
+
+    open: submissions with items that may move, by log index, ascending. waiting: those of them with items that a
+    cut-off could take. expiries: (due time, log index) of those with unaffirmed items that lapse, one each, ascending.
+    """
 
     __slots__ = (
+        "_expiry_of",
+        "_reserves",
         "cycles",
         "expiries",
         "height",
@@ -131,6 +128,7 @@ class State:
         "registry",
         "time_ms",
         "tree",
+        "waiting",
     )
 
     def __init__(self, reader: Reader) -> None:
@@ -146,8 +144,11 @@ class State:
         self.registry = Registry()
         self.tree = PositionTree(0, 0)
         self.open: dict[int, OpenSubmission] = {}
+        self.waiting: set[int] = set()
         self.cycles: dict[int, Cycle] = {}
         self.expiries: list[tuple[int, int]] = []
+        self._expiry_of: dict[int, int] = {}
+        self._reserves: dict[int, Reserve] = {}
 
     @property
     def log_size(self) -> int:
@@ -176,7 +177,7 @@ class State:
         invariant(len(log_row) % 32 == 8, "the row of the log's edge is missing or cut short")
         edges = tuple(log_row[i : i + 32] for i in range(8, len(log_row), 32))
         state.log = merkle.CompactRange(int.from_bytes(log_row[:8], "little"), edges)
-        state.registry = _load_registry(reader)
+        state.registry = load_registry(reader)
         state.tree = PositionTree(len(state.registry.participants), len(state.registry.assets))
         leaves = {
             (int.from_bytes(key[:4], "big"), int.from_bytes(key[4:], "big")): merkle.leaf_hash(
@@ -201,8 +202,7 @@ class State:
         self.open_items, self.last_cycle = delta.open_items, delta.last_cycle
         self.network_id, self.log, self.registry = delta.network_id, delta.log, delta.registry
         self.tree.advance(delta.tree)
-        passed = bisect.bisect_right(self.expiries, (self.time_ms, (1 << 64) - 1))
-        del self.expiries[:passed]
+        self._reserves.update(delta.reserves)
         for submission in delta.submissions.values():
             if submission.states.is_closed:
                 self._forget(submission.index)
@@ -222,33 +222,39 @@ class State:
             self.open_items_of[submitter] -= closed.states.count
             if not self.open_items_of[submitter]:
                 del self.open_items_of[submitter]
+            self.waiting.discard(index)
+            self._expect(index, 0)
 
     def _remember(self, submission: OpenSubmission) -> None:
         if submission.index not in self.open:
             submitter, count = submission.states.submitter, submission.states.count
             self.open_items_of[submitter] = self.open_items_of.get(submitter, 0) + count
         self.open[submission.index] = submission
-        expiry_ms = submission.chunk.next_expiry_ms(submission.states)
-        entry = (expiry_ms, submission.index)
+        if LIFECYCLE.mask_of(submission.states.states, ObligationState.LOCKED).any():
+            self.waiting.add(submission.index)
+        else:
+            self.waiting.discard(submission.index)
+        self._expect(submission.index, submission.chunk.next_expiry_ms(submission.states))
+
+    def _expect(self, index: int, expiry_ms: int) -> None:
+        """Take down when the next unaffirmed item of a submission lapses, 0 for never, in the place of what was known.
+
+        Nothing else may stay: what was rescinded long ago would be read again, all of it in the block of its due time.
+        """
+        known_ms = self._expiry_of.pop(index, 0)
+        if known_ms:
+            del self.expiries[bisect.bisect_left(self.expiries, (known_ms, index))]
         if expiry_ms:
-            at = bisect.bisect_left(self.expiries, entry)
-            if self.expiries[at : at + 1] != [entry]:
-                self.expiries.insert(at, entry)
+            bisect.insort(self.expiries, (expiry_ms, index))
+            self._expiry_of[index] = expiry_ms
 
-
-def _load_registry(reader: Reader) -> Registry:
-    parameters = reader.get(Table.PARAMETERS, _KEY_PARAMETERS)
-    timetable = reader.get(Table.PARAMETERS, _KEY_TIMETABLE)
-    invariant(parameters is not None and timetable is not None, "the parameters are missing")
-    return Registry(
-        tuple(Participant.decode(value) for _, value in reader.scan(Table.PARTICIPANTS)),
-        tuple(Asset.decode(value) for _, value in reader.scan(Table.ASSETS)),
-        Parameters.decode(parameters or b""),
-        decode_timetable(timetable or b""),
-        decode_validators(reader.get(Table.PARAMETERS, _KEY_APPOINTED) or b""),
-        decode_validators(reader.get(Table.PARAMETERS, _KEY_VALIDATORS) or b""),
-        BitcoinTerms.decode(reader.get(Table.PARAMETERS, _KEY_BITCOIN) or b""),
-    )
+    def reserve(self, miner: int) -> Reserve:
+        """Return what is left of a miner's batches: read from all their rows when first asked for, kept up to date since."""
+        if miner not in self._reserves:
+            rows = self.reader.scan(Table.BATCHES, key_u32(miner))
+            batches = ((int.from_bytes(key[4:], "big"), Batch.decode(row)) for key, row in rows)
+            self._reserves[miner] = Reserve.of(batches)
+        return self._reserves[miner]
 
 
 def _load_submission(reader: Reader, index: int) -> OpenSubmission:
@@ -263,18 +269,6 @@ def is_unsettled(cycle: Cycle) -> bool:
     """Return whether the cycle or an instruction of it may still move."""
     running = cycle.state in (CycleState.CUT_OFF, CycleState.NETTED, CycleState.FUNDED)
     return running or cycle.pay_ins + cycle.pay_outs > 0
-
-
-def changes_hash(rows: tuple[Row, ...]) -> bytes:
-    """Return the SHA-256 over rows in order: table name, key and value, each with its length; META rows left out."""
-    digest = hashlib.sha256(b"clearing/changes/v1\0")
-    for row in rows:
-        if row.table is Table.META:
-            continue
-        value = b"\0" if row.value is None else b"\1" + row.value
-        for part in (row.table.encode(), row.key, value):
-            digest.update(len(part).to_bytes(4, "little") + part)
-    return digest.digest()
 
 
 class Draft:
@@ -296,6 +290,7 @@ class Draft:
         self._positions: dict[tuple[int, int], Position] = {}
         self._opened: dict[tuple[int, int], list[AssetColumns]] = {}
         self._cycles: dict[int, Cycle] = {}
+        self._reserves: dict[int, Reserve] = {}
         self._columns: tuple[Registry, npt.NDArray[np.bool_], npt.NDArray[np.bool_]] | None = None
 
     @property
@@ -347,20 +342,32 @@ class Draft:
         rows += itertools.islice((row for row in stored if row[0] not in written), 1)
         return min(rows, default=None)
 
+    def open_submission(self, index: int) -> OpenSubmission | None:
+        """Return a submission that was open when this block began, or came in it, as this block sees it; or None."""
+        return self._submissions.get(index) or self.state.open.get(index)
+
+    def item_states(self, index: int) -> ItemStates | None:
+        """Return where the items of a submission stand, open or closed, as this block sees it; None where there is none."""
+        found = self.open_submission(index)
+        if found is not None:
+            return found.states
+        row = self.state.reader.get(Table.SUBMISSIONS, key_u64(index))
+        return None if row is None else ItemStates.decode(row)
+
     def submission(self, index: int) -> OpenSubmission | None:
-        """Return a submission as this block sees it, open or closed, or None."""
-        found = self._submissions.get(index) or self.state.open.get(index)
+        """Return a submission as this block sees it, open or closed, or None; one that is closed is built from its whole body."""
+        found = self.open_submission(index)
         if found is None and self.state.reader.get(Table.SUBMISSIONS, key_u64(index)) is not None:
             found = _load_submission(self.state.reader, index)
         return found
 
-    def open_submissions(self) -> Iterator[OpenSubmission]:
-        """Yield every open submission as this block sees it, ascending by log index."""
-        for index, submission in self.state.open.items():
-            yield self._submissions.get(index, submission)
-        for index, submission in self._submissions.items():
-            if index not in self.state.open:
-                yield submission
+    def waiting_submissions(self) -> Iterator[OpenSubmission]:
+        """Yield the submissions with items that wait for a cycle, as this block sees them, ascending by log index.
+
+        Those that this block has touched are among them, whether or not an item of theirs still waits.
+        """
+        for index in sorted(self.state.waiting | self._submissions.keys()):
+            yield self._submissions.get(index) or self.state.open[index]
 
     def open_items_of(self, submitter: int) -> int:
         """Return how many items a submitter's open submissions have; what this block closes counts to its end."""
@@ -439,9 +446,10 @@ class Draft:
         row = self.state.reader.get(Table.CYCLES, key_u32(number))
         return None if row is None else Cycle.decode(row)
 
-    def running_cycles(self) -> list[int]:
-        """Return the numbers of unsettled cycles, ascending."""
-        return sorted({**self.state.cycles, **self._cycles})
+    def running_cycles(self, state: CycleState | None = None) -> list[int]:
+        """Return the numbers of unsettled cycles, of those in one state where it is named, ascending."""
+        known = {**self.state.cycles, **self._cycles}
+        return sorted(n for n, cycle in known.items() if state is None or cycle.state is state)
 
     def set_cycle(self, number: int, cycle: Cycle) -> None:
         """Write a cycle, and whether it or its instructions may still move."""
@@ -466,6 +474,22 @@ class Draft:
     def set_proposal(self, index: int, proposal: Proposal) -> None:
         """Write a proposal."""
         self.put(Table.PROPOSALS, key_u64(index), proposal.encode())
+
+    def batch(self, miner: int, number: int) -> Batch | None:
+        """Return a declared batch as this block sees it, or None."""
+        row = self.get(Table.BATCHES, key_party(miner, number))
+        return None if row is None else Batch.decode(row)
+
+    def set_batch(self, miner: int, number: int, batch: Batch) -> None:
+        """Write a declared batch."""
+        self.reserve(miner).put(number, batch)
+        self.put(Table.BATCHES, key_party(miner, number), batch.encode())
+
+    def reserve(self, miner: int) -> Reserve:
+        """Return what is left of a miner's batches as this block sees it; `set_batch` changes it."""
+        if miner not in self._reserves:
+            self._reserves[miner] = self.state.reserve(miner).copy()
+        return self._reserves[miner]
 
     def licensed(self) -> npt.NDArray[np.bool_]:
         """Return, by registry number, whose licence is in force at this block's time."""
@@ -498,7 +522,9 @@ class Draft:
 
         To be called once, after the last handler.
         """
-        self._write_registry()
+        if self.registry is not self.state.registry or not self.height:
+            for table, key, value in registry_rows(self.state.registry, self.registry):
+                self.put(table, key, value)
         self._write_submissions()
         self._write_opened()
         seed = position_seed(entry.body for entry in self.entries)
@@ -528,6 +554,7 @@ class Draft:
             tree=change,
             submissions=self._submissions,
             cycles=self._cycles,
+            reserves=self._reserves,
         )
 
     def _write_head(self, log: merkle.CompactRange) -> None:
@@ -547,24 +574,3 @@ class Draft:
             for table in sorted(self._rows)
             for key in sorted(self._rows[table])
         )
-
-    def _write_registry(self) -> None:
-        old, new = self.state.registry, self.registry
-        if new is old and self.height:
-            return
-        for number, party in enumerate(new.participants):
-            if old.participant(number) is not party:
-                self.put(Table.PARTICIPANTS, key_u32(number), party.encode())
-        for number, asset in enumerate(new.assets):
-            if number >= len(old.assets) or old.assets[number] is not asset:
-                self.put(Table.ASSETS, number.to_bytes(2, "big"), asset.encode())
-        self.put(Table.PARAMETERS, _KEY_PARAMETERS, new.parameters.encode())
-        self.put(Table.PARAMETERS, _KEY_TIMETABLE, encode_timetable(new.cut_offs_s))
-        for key, was, now in (
-            (_KEY_APPOINTED, old.appointed, new.appointed),
-            (_KEY_VALIDATORS, old.validators, new.validators),
-        ):
-            if was != now:
-                self.put(Table.PARAMETERS, key, encode_validators(now))
-        if old.bitcoin != new.bitcoin:
-            self.put(Table.PARAMETERS, _KEY_BITCOIN, new.bitcoin.encode())

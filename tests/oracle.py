@@ -266,11 +266,16 @@ class Oracle(GovernedOracle):
         if index not in self.submissions:
             return Answer(R.UNKNOWN_SUBMISSION)
         submitter, items = self.submissions[index]
+        # Of what is closed, only whom the submission names is remembered, not in which item.
+        is_closed = all(item.state in ENDS for item in items)
 
         def is_own(item: Obligation) -> bool:
             if what == "rescind":
                 return actor == submitter
-            return actor != submitter and actor in (item.debtor, item.creditor)
+            concerned = items if is_closed else [item]
+            return actor != submitter and any(
+                actor in (each.debtor, each.creditor) for each in concerned
+            )
 
         named = [at for first, last in ranges for at in range(first, last + 1)]
         if not ranges:

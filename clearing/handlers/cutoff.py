@@ -67,7 +67,7 @@ def cut_off(draft: Draft, left_out: frozenset[int] = frozenset()) -> tuple[Asset
         licensed[sorted(left_out)] = False
     all_licensed = bool(licensed.all())
     by_asset: dict[int, list[Part]] = {}
-    for submission in draft.open_submissions():
+    for submission in draft.waiting_submissions():
         items = np.flatnonzero(LIFECYCLE.mask_of(submission.states.states, ObligationState.LOCKED))
         if not all_licensed:
             items = items[submission.chunk.both(licensed, items)]

@@ -25,7 +25,6 @@ from clearing.records.instruction import Instruction
 from clearing.records.leaves import CycleCutOffLeaf, CycleEndedLeaf, CycleNettedLeaf
 from clearing.rows import Table, key_result, key_u32, key_u64
 from clearing.rules.cycles import LIFECYCLE, Cycle
-from clearing.rules.obligations import LIFECYCLE as OBLIGATION_LIFECYCLE
 from clearing.rules.obligations import Numbers, Remainders
 from clearing.rules.registry import next_cut_off_ms
 from clearing.rules.results import (
@@ -74,14 +73,6 @@ def run_timetable(draft: Draft) -> None:
     agent = draft.registry.settlement_agent(draft.time_ms)
     if taken and agent is not None:
         _begin(draft, taken, agent)
-
-
-def has_nettable(submissions: Iterator[OpenSubmission]) -> bool:
-    """Return whether any open obligation could be cut off, licences aside."""
-    return any(
-        OBLIGATION_LIFECYCLE.mask_of(submission.states.states, ObligationState.LOCKED).any()
-        for submission in submissions
-    )
 
 
 def _begin(draft: Draft, taken: tuple[AssetTaken, ...], agent: int) -> None:
@@ -228,9 +219,11 @@ def _settle(draft: Draft, number: int, cycle: Cycle) -> Cycle:
     for submission in members(draft, number):
         left = take_remainders(draft, number, submission.index)
         held = submission.states.held_by(number)
-        whole = held[~np.isin(held, left.items)]
+        whole = held[~np.isin(held, left.items)] if len(left) else held
         states = submission.states.moved(whole, ObligationState.SETTLED, number)
-        draft.set_states(submission, states.partly_discharged(left.items, left.lo, left.hi))
+        if len(left):
+            states = states.partly_discharged(left.items, left.lo, left.hi)
+        draft.set_states(submission, states)
     return _ended(draft, number, cycle, CycleState.SETTLED)
 
 
@@ -283,11 +276,12 @@ def with_refund(draft: Draft, number: int, cycle: Cycle, paid: SettlementInstruc
 
 def time_out(draft: Draft) -> None:
     """Fail every cycle that is netted but not funded within the settlement time-out."""
-    for number in draft.running_cycles():
+    timeout_ms = draft.registry.parameters.settlement_timeout_ms
+    for number in draft.running_cycles(CycleState.NETTED):
         cycle = draft.cycle(number)
-        if cycle is None or cycle.state is not CycleState.NETTED or may_be_mined(draft, number):
+        if cycle is None or draft.time_ms < cycle.netted_ms + timeout_ms:
             continue
-        if draft.time_ms >= cycle.netted_ms + draft.registry.parameters.settlement_timeout_ms:
+        if not may_be_mined(draft, number):
             fail_cycle(draft, number)
 
 

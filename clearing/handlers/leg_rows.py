@@ -5,6 +5,7 @@ Lives here: what cycles.py needs to know of legs. May not live here: what moves 
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -137,22 +138,35 @@ def holder_of(draft: Draft, outpoint: Outpoint) -> tuple[int, int] | None:
 
 
 def instructions_in(
-    draft: Draft, cycle: int, asset: int
+    draft: Draft, cycle: int, asset: int, participant: int = 0
 ) -> Iterator[tuple[int, SettlementInstruction]]:
-    """Yield (number, instruction) of a cycle in one asset, refunds aside, ascending."""
-    for key, value in list(draft.scan(Table.SETTLEMENTS, key_u32(cycle))):
-        item = SettlementInstruction.decode(value)
-        if item.asset == asset and item.kind is not SettlementKind.REFUND:
-            yield int.from_bytes(key[4:], "big"), item
+    """Yield (number, instruction) of a cycle in one asset, refunds aside, ascending from a participant on.
+
+    Numbers follow asset, then participant, and refunds stand behind all others: what is asked for is found by halving.
+    """
+    found = draft.cycle(cycle)
+    numbers = range(0 if found is None else found.instructions)
+
+    def is_reached(number: int) -> bool:
+        item = draft.settlement(cycle, number)
+        invariant(item is not None, "a settlement instruction of a cycle is missing")
+        if item is None or item.kind is SettlementKind.REFUND:
+            return True
+        return (item.asset, item.participant) >= (asset, participant)
+
+    for number in numbers[bisect.bisect_left(numbers, True, key=is_reached) :]:
+        item = draft.settlement(cycle, number)
+        if item is None or item.asset != asset or item.kind is SettlementKind.REFUND:
+            return
+        yield number, item
 
 
 def debit_of(draft: Draft, cycle: int, asset: int, participant: int) -> int:
     """Return what a participant pays net in a cycle's asset, 0 for nothing."""
-    return sum(
-        item.amount_units
-        for _, item in instructions_in(draft, cycle, asset)
-        if item.kind is SettlementKind.PAY_IN and item.participant == participant
-    )
+    _, item = next(instructions_in(draft, cycle, asset, participant), (0, None))
+    if item is None or item.participant != participant or item.kind is not SettlementKind.PAY_IN:
+        return 0
+    return item.amount_units
 
 
 def payees_of(draft: Draft, cycle: int, leg: Leg) -> tuple[Payee, ...]:

@@ -222,7 +222,7 @@ def see_transaction(draft: Draft, proof: TransactionProof) -> RejectCode | None:
 
 def follow_chain(draft: Draft) -> None:
     """Bring mined legs to where the best chain has them: deep enough, or out of it again."""
-    for number in draft.running_cycles():
+    for number in draft.running_cycles(CycleState.NETTED):
         leg = leg_of(draft, number)
         if leg is None or not leg.may_be_mined:
             continue
@@ -280,7 +280,7 @@ def _fail(draft: Draft, number: int, cause: LegCause, culprit: int) -> None:
 def expire(draft: Draft) -> None:
     """Fail the legs whose time is over, with the name of who kept the others waiting."""
     timeout_ms = draft.registry.parameters.settlement_timeout_ms
-    for number in draft.running_cycles():
+    for number in draft.running_cycles(CycleState.NETTED):
         leg, cycle = leg_of(draft, number), draft.cycle(number)
         if leg is None or cycle is None or leg.state not in (LegState.WAITING, LegState.OFFERED):
             continue
@@ -307,8 +307,9 @@ def _agent_of(draft: Draft, number: int) -> int | None:
 
 def deadlines(state: State) -> Iterator[int]:
     """Yield the block times at which legs of unsettled cycles fall due."""
-    for number in sorted(state.cycles):
-        row = state.reader.get(Table.LEGS, key_u32(number))
+    for number, cycle in sorted(state.cycles.items()):
+        is_netted = cycle.state is CycleState.NETTED
+        row = state.reader.get(Table.LEGS, key_u32(number)) if is_netted else None
         if row is not None:
             leg = Leg.decode(row)
             if leg.state is LegState.WAITING:

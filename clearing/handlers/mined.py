@@ -5,7 +5,6 @@ Lives here: how those change a draft. May not live here: proofs (clearing/bitcoi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +18,7 @@ from clearing.handlers.answers import Outcome, recorded, refused
 from clearing.handlers.leg_rows import DECLARED_COIN
 from clearing.records.instruction import Instruction
 from clearing.records.obligation import MINED_COIN
-from clearing.rows import Table, key_party, key_u32, key_u64
+from clearing.rows import Table, key_u32, key_u64
 from clearing.rules.bitcoin_terms import PayoutKind
 from clearing.rules.mined import LIFECYCLE, Batch, BatchQueue, BatchState, Draw
 from clearing.rules.obligations import Numbers
@@ -57,7 +56,7 @@ def declare(draft: Draft, instruction: Instruction, claim: Claim) -> Outcome:
         block_height=block.height,
         outpoint=claim.outpoint.encode(),
     )
-    _put(draft, instruction.actor, index, batch)
+    draft.set_batch(instruction.actor, index, batch)
     coin = DECLARED_COIN + claim.outpoint.encode()
     draft.put(Table.COINS, coin, key_u32(instruction.actor) + key_u64(index))
     return recorded(index)
@@ -86,10 +85,6 @@ def _declarable(draft: Draft, miner: int, claim: Claim, height: int) -> RejectCo
     return RejectCode.OK
 
 
-def _put(draft: Draft, miner: int, index: int, batch: Batch) -> None:
-    draft.put(Table.BATCHES, key_party(miner, index), batch.encode())
-
-
 def attest(draft: Draft, instruction: Instruction, values: dict[str, Any]) -> Outcome:
     """A supervisor's node says whether a declared coin was unspent at a block of the best chain."""
     # Nobody vouches for its own coin.
@@ -98,19 +93,18 @@ def attest(draft: Draft, instruction: Instruction, values: dict[str, Any]) -> Ou
     # The node looked at a chain that the ledger follows.
     if chain.in_best_chain(draft, values["block_hash"]) is None:
         return refused(RejectCode.BLOCK_NOT_IN_CHAIN)
-    key = key_party(values["miner"], values["batch"])
-    row = draft.get(Table.BATCHES, key)
+    batch = draft.batch(values["miner"], values["batch"])
     # The declaration must exist and be open.
-    if row is None:
+    if batch is None:
         return refused(RejectCode.UNKNOWN_BATCH)
-    batch = Batch.decode(row)
     if batch.state is not BatchState.DECLARED:
         return refused(RejectCode.BATCH_STATE)
     index = draft.record(instruction.leaf, instruction.body)
     target = BatchState.COUNTED if values["unspent"] else BatchState.VOID
     state = LIFECYCLE.require(batch.state, target)
     counted_ms = draft.time_ms if values["unspent"] else 0
-    draft.put(Table.BATCHES, key, replace(batch, state=state, counted_ms=counted_ms).encode())
+    attested = replace(batch, state=state, counted_ms=counted_ms)
+    draft.set_batch(values["miner"], values["batch"], attested)
     return recorded(index)
 
 
@@ -135,22 +129,23 @@ def show_transaction(draft: Draft, instruction: Instruction, proof: TransactionP
         return refused(RejectCode.NOTHING_WATCHED)
     if seen is not None and seen is not RejectCode.OK:
         return refused(seen)
-    for key, batch in declared:
+    for miner, number, batch in declared:
         state = LIFECYCLE.require(batch.state, BatchState.VOID)
-        draft.put(Table.BATCHES, key, replace(batch, state=state).encode())
+        draft.set_batch(miner, number, replace(batch, state=state))
     return recorded(draft.record(instruction.leaf, instruction.body))
 
 
-def _declared_spent_by(draft: Draft, proof: TransactionProof) -> list[tuple[bytes, Batch]]:
-    """Return the declarations, not yet counted, whose coin a transaction spends; a counted one may be spent freely."""
+def _declared_spent_by(draft: Draft, proof: TransactionProof) -> list[tuple[int, int, Batch]]:
+    """Return (miner, number, batch) of the declarations, not yet counted, whose coin a transaction spends; a counted one may be spent freely."""
     found = []
     for spent in proof.transaction.inputs:
         row = draft.get(Table.COINS, DECLARED_COIN + spent.encode())
-        batch_row = None if row is None else draft.get(Table.BATCHES, row)
-        if row is not None and batch_row is not None:
-            batch = Batch.decode(batch_row)
-            if batch.state is BatchState.DECLARED:
-                found.append((row, batch))
+        if row is None:
+            continue
+        miner, number = int.from_bytes(row[:4], "big"), int.from_bytes(row[4:], "big")
+        batch = draft.batch(miner, number)
+        if batch is not None and batch.state is BatchState.DECLARED:
+            found.append((miner, number, batch))
     return found
 
 
@@ -176,7 +171,7 @@ def draw_for(draft: Draft, submission: OpenSubmission, items: Numbers) -> list[i
         row = submission.chunk.rows[item]
         miner = int(submission.chunk.debtor[row])
         if miner not in queues:
-            queues[miner] = BatchQueue(_batches(draft, miner))
+            queues[miner] = BatchQueue(draft.reserve(miner))
         parts = queues[miner].draw(_amount(submission, int(row)))
         if parts is None:
             short.append(item)
@@ -185,8 +180,8 @@ def draw_for(draft: Draft, submission: OpenSubmission, items: Numbers) -> list[i
     if short:
         return short
     for miner, queue in sorted(queues.items()):
-        for index, batch in queue.drawn_on():
-            _put(draft, miner, index, batch)
+        for number, units in queue.drawn():
+            _use(draft, miner, number, units)
     for item, one in draws:
         draft.put(Table.DRAWS, _draw_key(submission.index, item), one.encode())
     return []
@@ -202,10 +197,12 @@ def _draw_key(submission: int, item: int) -> bytes:
     return key_u64(submission) + key_u32(item)
 
 
-def _batches(draft: Draft, miner: int) -> Iterator[tuple[int, Batch]]:
-    """Yield a miner's batches by log index of the declaration, ascending."""
-    for key, value in draft.scan(Table.BATCHES, key_u32(miner)):
-        yield int.from_bytes(key[4:], "big"), Batch.decode(value)
+def _use(draft: Draft, miner: int, number: int, units: int) -> None:
+    """Count what was drawn on a batch, or with a negative number given back to it."""
+    batch = draft.batch(miner, number)
+    invariant(batch is not None, "a draw is on a batch that was declared")
+    if batch is not None:
+        draft.set_batch(miner, number, replace(batch, used_units=batch.used_units + units))
 
 
 def give_back(draft: Draft, submission: OpenSubmission, items: Numbers) -> None:
@@ -215,8 +212,6 @@ def give_back(draft: Draft, submission: OpenSubmission, items: Numbers) -> None:
         row = draft.get(Table.DRAWS, key)
         invariant(row is not None, "an affirmed item drew on nothing")
         one = Draw.decode(row or b"")
-        for index, amount in one.parts:
-            batch = Batch.decode(draft.get(Table.BATCHES, key_party(one.miner, index)) or b"")
-            returned = replace(batch, used_units=batch.used_units - amount)
-            _put(draft, one.miner, index, returned)
+        for number, units in one.parts:
+            _use(draft, one.miner, number, -units)
         draft.put(Table.DRAWS, key, replace(one, returned_ms=draft.time_ms).encode())

@@ -11,13 +11,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from clearing.errors import RejectCode
+from clearing.errors import InvariantViolation, RejectCode
 from clearing.handlers.answers import Outcome, recorded, refused
 from clearing.handlers.mined import draw_for, give_back
 from clearing.params import OPEN_ITEMS_MAX
 from clearing.records.instruction import Instruction, InstructionKind, ItemSelection
 from clearing.records.leaves import ExpiredLeaf, body_hash
 from clearing.records.submission import Submission
+from clearing.rows import Table, key_party
 from clearing.rules.obligations import (
     BAD_ITEMS_SHOWN,
     ItemStates,
@@ -72,18 +73,20 @@ def submit(draft: Draft, submission: Submission) -> Outcome:
 
 def move_items(draft: Draft, instruction: Instruction, selection: ItemSelection) -> Outcome:
     """Affirm, reject or rescind items of one submission."""
-    submission = draft.submission(selection.submission)
+    states = draft.item_states(selection.submission)
     # The submission must exist.
-    if submission is None:
+    if states is None:
         return refused(RejectCode.UNKNOWN_SUBMISSION)
     origins, target = _MOVES[instruction.kind]
-    selected = select_items(
-        selection, submission.states, _movable_by(submission, instruction), origins
-    )
+    may_move = _movable_by(draft, instruction, selection.submission, states)
+    selected = select_items(selection, states, may_move, origins)
     # Every named item must be the actor's to move, and in a state from which it may.
     if selected.code is not RejectCode.OK:
         return refused(selected.code, selected.bad, selected.bad_items)
     items = selected.items
+    submission = draft.open_submission(selection.submission)
+    if submission is None:
+        raise InvariantViolation("items of a submission that is closed may move")
     if target is _AFFIRMED:
         short = draw_for(draft, submission, items)
         # What is paid with mined coin must be covered by it.
@@ -100,25 +103,33 @@ def move_items(draft: Draft, instruction: Instruction, selection: ItemSelection)
     return recorded(draft.record(instruction.leaf, instruction.body))
 
 
-def _movable_by(submission: OpenSubmission, instruction: Instruction) -> Callable[[Numbers], Mask]:
-    """Return which of some items are the actor's to move: the submitter rescinds, the other side affirms or rejects."""
-    chunk, submitter = submission.chunk, submission.states.submitter
-    if instruction.kind is InstructionKind.RESCIND:
-        return lambda items: np.full(len(items), instruction.actor == submitter)
-    return lambda items: chunk.other_party(submitter, items) == instruction.actor
+def _movable_by(
+    draft: Draft, instruction: Instruction, index: int, states: ItemStates
+) -> Callable[[Numbers], Mask]:
+    """Return which of some items are the actor's to move: the submitter rescinds, the other side affirms or rejects.
+
+    Anybody may ask that, as often as it likes, of anything that ever was. So of what is closed the body is not read,
+    which may be long or erased: the items are taken for those of every party that the submission names.
+    """
+    is_submitter = instruction.actor == states.submitter
+    if is_submitter or instruction.kind is InstructionKind.RESCIND:
+        is_own = is_submitter and instruction.kind is InstructionKind.RESCIND
+        return lambda items: np.full(len(items), is_own)
+    submission = draft.open_submission(index)
+    if submission is None or states.is_closed:
+        named = draft.get(Table.PARTIES, key_party(instruction.actor, index)) is not None
+        return lambda items: np.full(len(items), named)
+    chunk = submission.chunk
+    return lambda items: chunk.other_party(states.submitter, items) == instruction.actor
 
 
 def expire(draft: Draft) -> None:
     """Let unaffirmed items lapse whose due time has come, ascending by due time, then log index."""
     expiries = draft.state.expiries
     due = expiries[: bisect.bisect_right(expiries, (draft.time_ms, (1 << 64) - 1))]
-    for index in dict.fromkeys(index for _, index in due):
-        submission = draft.submission(index)
-        if submission is None:
-            continue
+    for _, index in due:
+        submission = draft.state.open[index]
         items = submission.chunk.due_items(submission.states, draft.time_ms)
-        if not len(items):
-            continue
         states = submission.states.moved(items, ObligationState.EXPIRED)
         leaf = ExpiredLeaf(index, len(items), body_hash(states.encode()))
         draft.record(leaf.encode())

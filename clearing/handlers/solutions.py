@@ -27,7 +27,7 @@ from clearing.netting.limits import Reason
 from clearing.netting.pairs import spread_pairs
 from clearing.records.instruction import Instruction
 from clearing.records.solution import Solution
-from clearing.rows import Table, key_u32, key_u64
+from clearing.rows import Table, key_result, key_u32, key_u64
 from clearing.rules.obligations import U64, Remainders
 from clearing.rules.results import AssetResult, result_rows, with_kept
 from clearing.state import Draft, State
@@ -53,7 +53,7 @@ def awaited(state: State) -> tuple[Problem, ...]:
     draft = Draft(state, state.height + 1, state.time_ms)
     return tuple(
         _problem(draft, number, _taken(draft, number, result.asset))
-        for number in draft.running_cycles()
+        for number in draft.running_cycles(CycleState.CUT_OFF)
         for result in results(draft, number)
         if result.outcome is ResultOutcome.AWAITING
     )
@@ -72,9 +72,9 @@ def _problem(draft: Draft, number: int, taken: AssetTaken) -> Problem:
 def solve(draft: Draft, instruction: Instruction, solution: Solution) -> Outcome:
     """Take a proposer's solution of one set-off, or refuse it and change nothing."""
     number, asset = solution.cycle, solution.asset
-    found = [result for result in results(draft, number) if result.asset == asset]
+    awaiting = _awaiting(draft, number, asset)
     # The cycle must wait for this set-off, and for no longer than until the first valid solution.
-    if not found or found[0].outcome is not ResultOutcome.AWAITING:
+    if awaiting is None:
         return refused(RejectCode.NO_SOLUTION_AWAITED)
     taken = _taken(draft, number, asset)
     problem = _problem(draft, number, taken)
@@ -97,9 +97,19 @@ def solve(draft: Draft, instruction: Instruction, solution: Solution) -> Outcome
     if gap:
         return refused(RejectCode.SOLUTION_NOT_OPTIMAL)
     index = draft.record(instruction.leaf, instruction.body)
-    _discharge(draft, number, taken, (lo, hi), replace(found[0], solution_index=index))
+    _discharge(draft, number, taken, (lo, hi), replace(awaiting, solution_index=index))
     complete(draft, number)
     return recorded(index)
+
+
+def _awaiting(draft: Draft, number: int, asset: int) -> AssetResult | None:
+    """Return the result that waits for a solution, or None; of a cycle that waits for nothing no result is read."""
+    cycle = draft.cycle(number)
+    if cycle is None or cycle.state is not CycleState.CUT_OFF:
+        return None
+    row = draft.get(Table.CYCLE_RESULTS, key_result(number, asset))
+    result = None if row is None else AssetResult.decode(row)
+    return result if result is not None and result.outcome is ResultOutcome.AWAITING else None
 
 
 def _discharge(
@@ -157,11 +167,10 @@ def time_out(draft: Draft) -> None:
 
     Nothing else may be done to them: no rule that their parties agreed to discharges them in another way.
     """
-    for number in draft.running_cycles():
+    timeout_ms = draft.registry.parameters.solution_timeout_ms
+    for number in draft.running_cycles(CycleState.CUT_OFF):
         cycle = draft.cycle(number)
-        if cycle is None or cycle.state is not CycleState.CUT_OFF:
-            continue
-        if draft.time_ms < cycle.cut_off_ms + draft.registry.parameters.solution_timeout_ms:
+        if cycle is None or draft.time_ms < cycle.cut_off_ms + timeout_ms:
             continue
         for result in list(results(draft, number)):
             if result.outcome is ResultOutcome.AWAITING:

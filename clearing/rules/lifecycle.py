@@ -7,7 +7,7 @@ here: any particular lifecycle (each rule module owns its table) or who may caus
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -25,6 +25,9 @@ class Lifecycle(Generic[StateT]):
     name: str
     initial: StateT
     moves: tuple[tuple[StateT, StateT, str], ...]
+    _tables: dict[int, npt.NDArray[np.bool_]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def allows(self, origin: StateT, target: StateT) -> bool:
         """Return whether the table has a move from `origin` to `target`."""
@@ -50,8 +53,10 @@ class Lifecycle(Generic[StateT]):
 
     def mask_of(self, states: npt.NDArray[np.uint8], target: StateT) -> npt.NDArray[np.bool_]:
         """Return which entries of a state column may move to `target`."""
-        table = np.zeros(256, dtype=np.bool_)
-        table[[int(origin) for origin in self.sources(target)]] = True
+        table = self._tables.get(target.value)
+        if table is None:
+            table = self._tables[target.value] = np.zeros(256, dtype=np.bool_)
+            table[[int(origin) for origin in self.sources(target)]] = True
         return table[states]
 
     def mermaid(self) -> str:

@@ -12,9 +12,10 @@ month that is over never changes.
 
 from __future__ import annotations
 
+import bisect
 import enum
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from typing import ClassVar, Self
 
 from clearing.bitcoin.transaction import OUTPOINT_BYTES
@@ -144,13 +145,46 @@ class Draw:
         return cls(head["miner"], head["drawn_ms"], head["returned_ms"], pairs)
 
 
-class BatchQueue:
-    """The batches of one miner while obligations draw on them, the oldest first: a draw costs what it empties."""
+class Reserve:
+    """What is left of one miner's batches: their numbers, ascending, how much of each, and in all."""
 
-    def __init__(self, batches: Iterable[tuple[int, Batch]]) -> None:
-        """Begin with (number, batch), ascending by number."""
-        self._batches = [one for one in batches if one[1].left_units]
-        self._left_units = sum(batch.left_units for _, batch in self._batches)
+    __slots__ = ("left", "left_units", "numbers")
+
+    def __init__(self, numbers: list[int], left: dict[int, int]) -> None:
+        """Take over the numbers of all batches with something left, ascending, and how much that is."""
+        self.numbers = numbers
+        self.left = left
+        self.left_units = sum(left.values())
+
+    @classmethod
+    def of(cls, batches: Iterable[tuple[int, Batch]]) -> Self:
+        """Build it from (number, batch), ascending by number."""
+        left = {number: batch.left_units for number, batch in batches if batch.left_units}
+        return cls(list(left), left)
+
+    def copy(self) -> Self:
+        """Return another one that says the same."""
+        return type(self)(self.numbers.copy(), self.left.copy())
+
+    def put(self, number: int, batch: Batch) -> None:
+        """Take down a batch as it is now."""
+        before, now = self.left.pop(number, 0), batch.left_units
+        self.left_units += now - before
+        if now:
+            self.left[number] = now
+        if now and not before:
+            bisect.insort(self.numbers, number)
+        elif before and not now:
+            del self.numbers[bisect.bisect_left(self.numbers, number)]
+
+
+class BatchQueue:
+    """A reserve while obligations draw on it, the oldest batch first: a draw costs what it empties, and changes no reserve."""
+
+    def __init__(self, reserve: Reserve) -> None:
+        """Begin with what is left now; the reserve stays as it is until the last draw."""
+        self._reserve = reserve
+        self._left_units = reserve.left_units
         self._first = 0
         self._used_units = 0
 
@@ -161,22 +195,25 @@ class BatchQueue:
         self._left_units -= amount_units
         parts = []
         while amount_units:
-            number, batch = self._batches[self._first]
-            part = min(batch.left_units - self._used_units, amount_units)
+            number = self._reserve.numbers[self._first]
+            left_units = self._reserve.left[number] - self._used_units
+            part = min(left_units, amount_units)
             parts.append((number, part))
             amount_units -= part
             self._used_units += part
-            if self._used_units == batch.left_units:
+            if part == left_units:
                 self._first, self._used_units = self._first + 1, 0
         return tuple(parts)
 
-    def drawn_on(self) -> Iterator[tuple[int, Batch]]:
-        """Yield (number, batch) as it is now of each that gave something, ascending."""
-        for number, batch in self._batches[: self._first]:
-            yield number, replace(batch, used_units=batch.amount_units)
-        if self._used_units:
-            number, batch = self._batches[self._first]
-            yield number, replace(batch, used_units=batch.used_units + self._used_units)
+    def drawn(self) -> tuple[tuple[int, int], ...]:
+        """Return (batch, units) of each that gave something, ascending."""
+        numbers = self._reserve.numbers
+        emptied = [(number, self._reserve.left[number]) for number in numbers[: self._first]]
+        return (
+            (*emptied, (numbers[self._first], self._used_units))
+            if self._used_units
+            else tuple(emptied)
+        )
 
 
 def month_of(time_ms: int) -> int:

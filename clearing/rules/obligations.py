@@ -233,6 +233,8 @@ class ItemStates:
 
     def released(self, items: Numbers) -> Self:
         """Return the states after locked `items` went back to where their cycle took them from."""
+        if not len(self.remainders):
+            return self.moved(items, ObligationState.AFFIRMED)
         in_part = np.isin(items, self.remainders.items)
         back = self.moved(items[~in_part], ObligationState.AFFIRMED)
         return back.moved(items[in_part], ObligationState.PARTLY_DISCHARGED)
@@ -361,6 +363,8 @@ class BookChunk:
 
     def next_expiry_ms(self, states: ItemStates) -> int:
         """Return the earliest due time of an unaffirmed item, 0 when none has one."""
+        if not self.due_ms.any():
+            return 0
         waiting = (states.states[self.items] == ObligationState.PROPOSED) & (self.due_ms > 0)
         return int(self.due_ms[waiting].min()) if waiting.any() else 0
 

@@ -5,10 +5,12 @@ Lives here: what several tests of the core share. Nothing here knows what the ri
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from clearing import ledger
 from clearing.errors import RejectCode
+from clearing.memory import MemoryStore
 from clearing.records import instruction as ins
 from clearing.records.leaves import LeafKind, leaf_kind
 from clearing.records.transaction import Transaction
@@ -27,6 +29,42 @@ from tests.ledger_kit import BTC, CB, MINISTRY, P01, P02, Net, item, seeded_key
 Kind = ins.InstructionKind
 NOBODY = 99
 """A registry number that is not given."""
+
+
+class Watched:
+    """A Reader that remembers what was read through it: table and key of each row, "body" and the index of each body."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        """Read from `store`."""
+        self.store = store
+        self.read: list[tuple[str, bytes | int]] = []
+
+    def get(self, table: Table, key: bytes) -> bytes | None:
+        """Return a row."""
+        self.read.append((table, key))
+        return self.store.get(table, key)
+
+    def scan(
+        self, table: Table, prefix: bytes = b"", start: bytes = b""
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Yield rows."""
+        for row in self.store.scan(table, prefix, start):
+            self.read.append((table, row[0]))
+            yield row
+
+    def leaf(self, index: int) -> bytes:
+        """Return a leaf."""
+        return self.store.leaf(index)
+
+    def body(self, index: int) -> bytes | None:
+        """Return a body."""
+        self.read.append(("body", index))
+        return self.store.body(index)
+
+    def count(self, what: str) -> int:
+        """Return how many rows of a table, or bodies, have been read, and begin anew."""
+        read, self.read = self.read, []
+        return sum(table == what for table, _ in read)
 
 
 class Core(Net):
@@ -117,6 +155,11 @@ class Core(Net):
         """Return a proposal."""
         return Proposal.decode(self.store.get(Table.PROPOSALS, key_u64(index)))
 
+    def watch(self) -> Watched:
+        """Have what the ledger reads from now on remembered."""
+        self.state.reader = Watched(self.store)
+        return self.state.reader
+
     def reload(self) -> None:
         """Forget everything in memory and start from the store, as after a restart."""
         self.state = State.load(self.store)
@@ -161,6 +204,7 @@ def dump(state: State) -> dict[str, Any]:
             (index, each.index, each.secret, each.states.encode(), _columns(each.chunk))
             for index, each in state.open.items()
         ],
+        "waiting": sorted(state.waiting),
         "expiries": list(state.expiries),
     }
 

@@ -209,7 +209,7 @@ class Twins:
         assert self.restarted.state_root == self.state.state_root == result.state_root
         assert list(self.restarted.open) == list(self.state.open)
         assert list(self.restarted.cycles) == list(self.state.cycles)
-        assert set(self.restarted.expiries) <= set(self.state.expiries)
+        assert self.restarted.expiries == self.state.expiries
         self.compare()
 
     def compare(self) -> None:

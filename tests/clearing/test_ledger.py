@@ -11,10 +11,10 @@ from clearing.memory import MemoryStore
 from clearing.params import ITEMS_PER_SUBMISSION_MAX, OPEN_ITEMS_MAX, RULES_VERSION, Parameters
 from clearing.records import instruction as ins
 from clearing.records.leaves import GenesisLeaf, SealLeaf, body_hash
-from clearing.rows import Table, key_request
+from clearing.rows import Table, changes_hash, key_request
 from clearing.rules.governance import encode_actions
 from clearing.rules.registry import NO_KEY, Action, ActionKind, Cap
-from clearing.state import State, changes_hash
+from clearing.state import State
 from clearing.types import AMOUNT_MAX, Role
 from tests.clearing.core_kit import Core, Kind, dump, signed, tampered
 from tests.clearing.log.support import naive_root, sha256

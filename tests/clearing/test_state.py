@@ -13,21 +13,14 @@ from clearing.errors import DecodeError, InvariantViolation
 from clearing.memory import MemoryStore
 from clearing.params import Parameters
 from clearing.records.submission import Submission
-from clearing.rows import NoRows, Row, Table, key_party, key_u32, key_u64
+from clearing.rows import NoRows, Row, Table, changes_hash, key_party, key_u32, key_u64
 from clearing.rules.positions import Position
 from clearing.rules.registry import Action, ActionKind
-from clearing.state import Draft, State, changes_hash
+from clearing.state import Draft, State
 from tests.clearing.core_kit import Core, dump
 from tests.clearing.records.vectors import VECTORS
 from tests.clearing.test_golden import run_scenario
 from tests.ledger_kit import BTC, ETH, GENESIS_MS, P01, P02, P03, Net, item
-
-
-def _without_expiries(state: State) -> dict[str, object]:
-    """Leave out due times: in memory some may be stale, and a stale one only tries a block in vain."""
-    values = dump(state)
-    del values["expiries"]
-    return values
 
 
 def _replayed(net: Net) -> Iterator[tuple[MemoryStore, State, ledger.BlockResult]]:
@@ -52,8 +45,7 @@ def test_an_empty_store_is_the_state_before_genesis() -> None:
 def test_loading_gives_the_state_that_was_advanced_to_after_every_block() -> None:
     for store, live, result in _replayed(run_scenario()):
         loaded = State.load(store)
-        assert _without_expiries(loaded) == _without_expiries(live)
-        assert set(loaded.expiries) <= set(live.expiries)
+        assert dump(loaded) == dump(live)
         block = ledger.block_of_entries(result.entries)
         again = ledger.apply(loaded, block)
         assert again.entries == result.entries
@@ -257,7 +249,7 @@ def test_a_draft_finds_closed_submissions_and_ended_cycles_in_the_store() -> Non
     assert draft.body(index) == net.store.body(index)
 
 
-def test_open_submissions_ascend_through_blocks_and_restarts() -> None:
+def test_what_waits_for_a_cycle_ascends_through_blocks_and_restarts() -> None:
     net = Core()
     indexes = [net.submit(P01, item(P01, P02, 5)) for _ in range(4)]
     net.affirm(P02, indexes[2])
@@ -265,10 +257,12 @@ def test_open_submissions_ascend_through_blocks_and_restarts() -> None:
     draft = _draft(net)
     fresh = Submission.decode(net.submission(P01, item(P01, P02, 5)).encode())
     ledger.obligations.submit(draft, fresh)
-    listed = [each.index for each in draft.open_submissions()]
-    assert listed == [*indexes, net.state.log_size]
+    listed = [each.index for each in draft.waiting_submissions()]
+    assert listed == [indexes[0], indexes[2], net.state.log_size]
     net.reload()
-    assert list(net.state.open) == indexes
+    assert (list(net.state.open), net.state.waiting) == (indexes, {indexes[0], indexes[2]})
+    net.run_cycle()
+    assert net.state.waiting == set()
 
 
 def test_standing_follows_the_register_within_a_block() -> None:

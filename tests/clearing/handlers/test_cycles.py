@@ -10,6 +10,7 @@ from clearing import ledger
 from clearing.errors import RejectCode
 from clearing.log import merkle
 from clearing.params import DAY_S, Parameters
+from clearing.records.instruction import ItemSelection
 from clearing.records.leaves import CycleEndedLeaf, CycleNettedLeaf, LeafKind, leaf_kind
 from clearing.rules.registry import Action, ActionKind
 from clearing.rules.results import ResultRow, cycle_secret, result_commitments
@@ -404,6 +405,21 @@ def test_the_timetable_cuts_off_in_the_first_block_at_or_after_its_time() -> Non
     ]
     assert net.states(index) == [LOCKED]
     assert net.cycle(1).netted_ms == cut_off_ms
+
+
+def test_blocks_of_one_millisecond_cut_off_once() -> None:
+    net, index = _timetabled(EVENING_S)
+    cut_off_ms = MIDNIGHT_MS + EVENING_S * 1000
+    _block_at(net, cut_off_ms)
+    late = net.submission(P01, item(P01, P02, 3))
+    late_index = net.one(late, after_ms=0).index
+    affirmation = net.instruction(Kind.AFFIRM, P02, ItemSelection(late_index).encode())
+    assert net.one(affirmation, after_ms=0).code is RejectCode.OK
+    assert net.block(after_ms=0).entries == ()
+    assert net.time_ms == cut_off_ms
+    assert (net.states(index), net.states(late_index)) == ([LOCKED], [AFFIRMED])
+    _block_at(net, cut_off_ms + DAY_MS)
+    assert net.item_states(late_index).cycles.tolist() == [2]
 
 
 def test_several_missed_cut_offs_are_one() -> None:

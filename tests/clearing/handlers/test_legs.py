@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -25,7 +26,7 @@ from clearing.types import CycleState, InstructionState, ObligationState, Settle
 from tests.clearing.bitcoin.bitcoin_kit import coin, taproot, transaction, wpkh
 from tests.clearing.bitcoin_net import DEPTH, FEE_RATE_MAX, SIGNING_MS, Bitcoin, Kind, terms
 from tests.clearing.core_kit import Core
-from tests.ledger_kit import BTC, CB, ETH, P01, P02, P03, P04, item
+from tests.ledger_kit import BTC, CB, ETH, P01, P02, P03, P04, USDT, item
 
 MS = 1_000_000
 
@@ -147,6 +148,32 @@ def test_a_cycle_is_recast_once_and_before_another_is_netted() -> None:
     bitcoin.ok(net.run_cycle())
     net.affirmed(P03, P01, item(P03, P01, MS, ETH))
     assert bitcoin.recast(1).code is R.LEG_STATE
+
+
+def test_a_recast_that_leaves_everything_out_is_refused() -> None:
+    net = Core()
+    bitcoin = Bitcoin(net)
+    bitcoin.ok(bitcoin.script(P03))
+    net.affirmed(P01, P03, item(P01, P03, MS))
+    bitcoin.ok(net.run_cycle())
+    bitcoin.ok(bitcoin.refuse(P01, 1))
+    assert bitcoin.recast(1).code is R.NOTHING_TO_NET
+    assert net.state.last_cycle == 1
+    # What is affirmed between others in the meantime is netted by it; the culprit's own stays open.
+    net.affirmed(P02, P03, item(P02, P03, MS))
+    bitcoin.ok(bitcoin.recast(1))
+    assert {one.participant for one in net.instructions(2)} == {P02, P03}
+
+
+def test_a_payer_out_of_licence_still_pays_what_was_netted_before() -> None:
+    net, bitcoin = ready()
+    net.suspend(P01)
+    for actor in (P01, P02):
+        bitcoin.ok(bitcoin.coins(actor, 1))
+    bitcoin.ok(bitcoin.offer(1))
+    # Where it is paid later it may not set.
+    assert bitcoin.script(P01).code is R.NOT_LICENSED
+    bitcoin.ok(bitcoin.refuse(P01, 1))
 
 
 def net_submission(net: Core, submitter: int) -> int:
@@ -384,6 +411,42 @@ def test_however_many_scripts_one_registers_a_cycle_reads_the_newest_alone() -> 
     at = [(1 << 64) - 1 - int.from_bytes(key[6:], "big") for key in keys]
     before = [script_at(draft, P03, BTC, index) for index in at]
     assert before == [*reversed(scripts[:-1]), None]
+
+
+def test_who_is_asked_for_coins_costs_no_look_at_every_instruction_of_the_cycle() -> None:
+    """Everybody may name coins and refuse, as often as it likes, whether it is asked or not."""
+    net = Core()
+    bitcoin = Bitcoin(net)
+    for actor in (P01, P02):
+        bitcoin.ok(bitcoin.script(actor))
+    parties = (P01, P02, P03, P04)
+    for asset in (ETH, USDT):
+        for debtor, creditor in itertools.permutations(parties, 2):
+            net.affirmed(debtor, creditor, item(debtor, creditor, debtor + 7 * creditor, asset))
+    net.affirmed(P01, P02, item(P01, P02, MS))
+    bitcoin.ok(net.run_cycle())
+    assert len(net.instructions(1)) == 10
+    watched = net.watch()
+    assert bitcoin.refuse(P03, 1).code is R.NOT_A_PAYER
+    assert watched.count(Table.SETTLEMENTS) <= 5
+    assert bitcoin.refuse(P02, 1).code is R.NOT_A_PAYER
+    assert watched.count(Table.SETTLEMENTS) <= 6
+    bitcoin.ok(bitcoin.coins(P01, 1))
+    # Its own pay-in, and the leg's payees.
+    assert watched.count(Table.SETTLEMENTS) <= 13
+
+
+def test_a_cycle_that_has_failed_costs_later_blocks_nothing() -> None:
+    """A pay-in that is evidenced and never confirmed keeps it open, however long."""
+    net, bitcoin = ready(other_asset=True)
+    numbers = {(one.asset, one.kind): at for at, one in enumerate(net.instructions(1))}
+    bitcoin.ok(net.settlement(Kind.EVIDENCE, CB, 1, numbers[ETH, SettlementKind.PAY_IN]))
+    bitcoin.ok(bitcoin.refuse(P01, 1))
+    assert list(net.state.cycles) == [1]
+    watched = net.watch()
+    net.block()
+    assert ledger.next_deadline_ms(net.state, net.time_ms) is None
+    assert watched.read == []
 
 
 def test_coins_are_named_once_over_all_legs_and_may_be_named_anew() -> None:

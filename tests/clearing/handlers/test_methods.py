@@ -21,12 +21,13 @@ from clearing.rules.results import ResultRow, UnsettledItem, decode_unsettled
 from clearing.state import State
 from clearing.types import (
     CycleState,
+    LicenceStatus,
     NettingMethod,
     ObligationState,
     ResultOutcome,
     SettlementKind,
 )
-from tests.clearing.core_kit import Core
+from tests.clearing.core_kit import Core, licence
 from tests.ledger_kit import BTC, CB, ETH, P01, P02, P03, P04, USDT, item
 
 A, L, PD, S = (
@@ -123,6 +124,39 @@ def test_a_cap_holds_over_all_unsettled_cycles_together() -> None:
     net.settle(1)
     net.run_cycle()
     assert states(net, second) == [L]
+
+
+def test_a_cap_lowered_below_what_unsettled_cycles_take_leaves_no_room_and_undoes_nothing() -> None:
+    net = gridlocked()
+    net.pledge(P01, 1_000)
+    affirmed(net, P01, item(P01, P02, 70))
+    net.run_cycle()
+    net.enact(Action(ActionKind.SET_CAP, Cap(P01, BTC, 50)))
+    second = affirmed(net, P01, item(P01, P02, 1))
+    net.run_cycle()
+    assert unsettled(net, 2, BTC, second) == (UnsettledItem(0, Reason.CAP, P01, 1),)
+    net.settle(1)
+    assert net.cycle(1).state is CycleState.SETTLED
+    net.run_cycle()
+    assert states(net, second) == [L]
+
+
+def test_a_party_suspended_while_a_set_off_is_awaited_stays_in_it() -> None:
+    """What was cut off while its licence was in force goes on to its end."""
+    net, index, second = awaiting()
+    net.enact(licence(P01, LicenceStatus.SUSPENDED))
+    assert net.solve().code is RejectCode.OK
+    assert net.cycle(1).state is CycleState.SETTLED
+    assert (states(net, index), states(net, second)) == ([S] * 4, [PD])
+
+
+def test_a_solution_for_a_cycle_that_waits_for_none_costs_no_look_at_its_results() -> None:
+    net, _, _ = awaiting()
+    late = net.proposal_of(net.solution())
+    assert net.solve().code is RejectCode.OK
+    watched = net.watch()
+    assert net.one(late).code is RejectCode.NO_SOLUTION_AWAITED
+    assert watched.count(Table.CYCLE_RESULTS) == 0
 
 
 def test_what_a_cycle_is_to_bring_is_no_money_yet() -> None:

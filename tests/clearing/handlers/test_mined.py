@@ -17,9 +17,11 @@ from hypothesis.stateful import (
 
 from clearing.bitcoin.transaction import Outpoint, Output
 from clearing.errors import RejectCode as R
+from clearing.records.instruction import ItemSelection
 from clearing.rows import Table
 from clearing.rules.mined import Batch, BatchState, Draw, report
 from clearing.rules.registry import Action, ActionKind
+from clearing.state import State
 from tests.clearing.bitcoin.bitcoin_kit import Chain, transaction, wpkh
 from tests.clearing.bitcoin_net import Bitcoin, Kind, terms
 from tests.clearing.core_kit import Core
@@ -166,6 +168,43 @@ def test_obligations_draw_the_oldest_batch_first_and_give_back_where_they_drew()
     bitcoin.ok(net.affirm(P01, short, (1, 1)))
 
 
+def test_batches_are_read_once_and_then_those_that_are_drawn_on() -> None:
+    """However many a miner has declared: every replica pays for each affirmation."""
+    net, bitcoin = started()
+    numbers = [bitcoin.counted(10 + at) for at in range(8)]
+    net.reload()
+    watched = net.watch()
+
+    def costs(amount: int) -> tuple[R, int]:
+        index = net.submit(P04, item(P04, P01, amount, flags=1))
+        code = net.affirm(P01, index).code
+        return code, watched.count(Table.BATCHES)
+
+    assert costs(10) == (R.OK, 9)
+    assert costs(12) == (R.OK, 2)
+    assert costs(10_000) == (R.MINED_COIN_SHORT, 0)
+    bitcoin.ok(bitcoin.attest(bitcoin.ok(bitcoin.declare(bitcoin.claim(bitcoin.mined(99)))).index))
+    left = sum(10 + at for at in range(8)) + 99 - 22
+    assert costs(left + 1)[0] is R.MINED_COIN_SHORT
+    assert costs(left) == (R.OK, 7)
+    assert [bitcoin.batch(number).left_units for number in numbers] == [0] * 8
+
+
+def test_a_refused_affirmation_takes_nothing_from_those_after_it_in_the_block() -> None:
+    net, bitcoin = started()
+    batch = bitcoin.counted(100)
+    first, second = (net.submit(P04, *[item(P04, P01, 60, flags=1)] * 2) for _ in range(2))
+    orders = [ItemSelection(first), ItemSelection(first, ((0, 0),)), ItemSelection(second)]
+    moves = [net.instruction(Kind.AFFIRM, P01, one.encode()) for one in orders]
+    moves.append(net.instruction(Kind.RESCIND, P04, orders[1].encode()))
+    last = ItemSelection(second, ((1, 1),)).encode()
+    moves.append(net.instruction(Kind.AFFIRM, P01, last))
+    codes = [outcome.code for outcome in net.block(*moves).outcomes]
+    assert codes == [R.MINED_COIN_SHORT, R.OK, R.MINED_COIN_SHORT, R.OK, R.OK]
+    assert bitcoin.batch(batch).used_units == 60
+    assert net.state.reserve(P04).left == {batch: 40}
+
+
 def test_flags_are_for_miners_and_for_the_asset_that_is_mined() -> None:
     net, _ = started()
     for record, code in (
@@ -257,6 +296,12 @@ class Conservation(RuleBasedStateMachine):
         """declared - used >= 0 for each batch, and used is what obligations hold."""
         if not hasattr(self, "net"):
             return
+        kept, anew = self.net.state.reserve(P04), State.load(self.net.store).reserve(P04)
+        assert (kept.numbers, kept.left, kept.left_units) == (
+            anew.numbers,
+            anew.left,
+            anew.left_units,
+        )
         drawn = drawn_by(draws(self.net))
         for index, amount in self.amounts.items():
             batch = self.bitcoin.batch(index)

@@ -13,7 +13,7 @@ from clearing.rows import Table, key_party, key_u64
 from clearing.rules.obligations import LIFECYCLE
 from clearing.types import AMOUNT_MAX, ObligationState
 from tests.clearing.core_kit import Core, Kind
-from tests.ledger_kit import BTC, CB, ETH, P01, P02, P03, item
+from tests.ledger_kit import BTC, CB, ETH, P01, P02, P03, P04, item
 
 PROPOSED, AFFIRMED, LOCKED, PARTLY, SETTLED, REJECTED, RESCINDED, EXPIRED = ObligationState
 GOOD = item(P01, P02, 5)
@@ -238,6 +238,7 @@ def test_a_block_in_which_nothing_lapses_after_all_is_empty() -> None:
     net = Core()
     index = _due(net, 10_000)
     net.affirm(P02, index)
+    assert net.state.expiries == []
     assert net.block(after_ms=60_000).entries == ()
     net.reload()
     assert net.state.expiries == []
@@ -294,3 +295,38 @@ def test_a_central_bank_owes_and_affirms_like_any_obligor() -> None:
     other = net.affirmed(P02, CB, item(P02, CB, 3))
     assert (net.states(index), net.states(other)) == ([AFFIRMED], [AFFIRMED])
     assert (_sums(net, CB), _sums(net, P02)) == ((5, 3), (3, 5))
+
+
+def test_what_is_closed_is_refused_without_a_look_at_its_body() -> None:
+    net = Core()
+    index = net.submit(P01, GOOD, item(P01, P03, 5), GOOD)
+    net.select(Kind.RESCIND, P01, index)
+    watched = net.watch()
+    for kind, actor, ranges, code in (
+        (Kind.AFFIRM, P02, (), RejectCode.NOTHING_SELECTED),
+        (Kind.AFFIRM, P02, ((0, 0), (2, 2)), RejectCode.ITEM_STATE),
+        (Kind.AFFIRM, P02, ((0, 3),), RejectCode.UNKNOWN_ITEM),
+        # It is one of its parties, and in which item is not remembered.
+        (Kind.REJECT, P03, ((0, 0),), RejectCode.ITEM_STATE),
+        (Kind.REJECT, P04, ((0, 3),), RejectCode.NOT_A_PARTY),
+        (Kind.AFFIRM, P01, ((0, 0),), RejectCode.NOT_A_PARTY),
+        (Kind.RESCIND, P02, ((0, 0),), RejectCode.NOT_A_PARTY),
+        (Kind.RESCIND, P01, ((0, 0),), RejectCode.ITEM_STATE),
+    ):
+        outcome = net.select(kind, actor, index, *ranges)
+        assert outcome.code is code
+        is_told = code in (RejectCode.ITEM_STATE, RejectCode.NOT_A_PARTY)
+        named = {at for first, last in ranges for at in range(first, last + 1)} & {0, 1, 2}
+        assert outcome.items == (tuple((at, code) for at in sorted(named)) if is_told else ())
+    assert watched.count("body") == 0
+
+
+def test_what_ended_before_its_due_time_is_not_read_again_when_it_comes() -> None:
+    net = Core()
+    rescinded, affirmed = _due(net, 9_000), _due(net, 9_000, 12_000)
+    net.select(Kind.RESCIND, P01, rescinded)
+    net.affirm(P02, affirmed, (0, 0))
+    assert net.state.expiries == [(net.state.open[affirmed].chunk.due_ms.max(), affirmed)]
+    watched = net.watch()
+    assert net.block(after_ms=8_000).entries == ()
+    assert watched.read == []

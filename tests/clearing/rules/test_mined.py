@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,16 @@ from hypothesis import strategies as st
 
 from clearing.errors import DecodeError, InvariantViolation
 from clearing.rules.bitcoin_terms import TaxRule
-from clearing.rules.mined import Batch, BatchQueue, BatchState, Draw, MonthRow, month_of, report
+from clearing.rules.mined import (
+    Batch,
+    BatchQueue,
+    BatchState,
+    Draw,
+    MonthRow,
+    Reserve,
+    month_of,
+    report,
+)
 
 
 def batch(amount: int, used: int = 0, counted_ms: int = 1) -> Batch:
@@ -36,7 +46,7 @@ def test_draws_take_the_first_first_and_exactly_the_amount(
     batches = [(at, batch(used + left, used)) for at, (left, used) in enumerate(sizes)]
     units = [at for at, (left, _) in enumerate(sizes) for _ in range(left)]
     taken: Counter[int] = Counter()
-    queue = BatchQueue(batches)
+    queue = BatchQueue(Reserve.of(batches))
     for amount in amounts:
         parts = queue.draw(amount)
         if amount > len(units):
@@ -45,16 +55,33 @@ def test_draws_take_the_first_first_and_exactly_the_amount(
         gone, units = Counter(units[:amount]), units[amount:]
         assert parts == tuple(sorted(gone.items()))
         taken += gone
-    assert [(at, one.used_units) for at, one in queue.drawn_on()] == [
-        (at, sizes[at][1] + given) for at, given in sorted(taken.items())
-    ]
+    assert queue.drawn() == tuple(sorted(taken.items()))
 
 
 def test_many_draws_on_many_batches_cost_what_they_empty() -> None:
     """A walk over all batches for each draw would take minutes here."""
-    queue = BatchQueue((at, batch(5, 5 * (at % 2))) for at in range(20_000))
+    queue = BatchQueue(Reserve.of((at, batch(5, 5 * (at % 2))) for at in range(20_000)))
     assert all(queue.draw(1) == ((2 * (n // 5), 1),) for n in range(50_000))
     assert queue.draw(1) is None
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(BatchState), st.integers(0, 3))))
+def test_a_reserve_is_kept_up_to_date_as_if_it_were_read_anew(
+    changes: list[tuple[int, BatchState, int]],
+) -> None:
+    batches: dict[int, Batch] = {2: batch(9, 4)}
+    kept = Reserve.of(batches.items())
+    before = kept.copy()
+    for number, state, used in changes:
+        batches[number] = replace(batch(3, used), state=state)
+        kept.put(number, batches[number])
+        anew = Reserve.of(sorted(batches.items()))
+        assert (kept.numbers, kept.left, kept.left_units) == (
+            anew.numbers,
+            anew.left,
+            anew.left_units,
+        )
+    assert (before.numbers, before.left, before.left_units) == ([2], {2: 5}, 5)
 
 
 def test_rows_travel_and_bad_ones_are_refused() -> None:
