@@ -80,6 +80,7 @@ class RejectCode(enum.IntEnum):
     UNKNOWN_ITEM = 401
     NOTHING_SELECTED = 402
     ITEM_STATE = 403
+    TOO_MANY_DRAWS = 404
 
     # cycles and settlement
     NOTHING_TO_NET = 500
@@ -168,11 +169,12 @@ REMEDIES: dict[RejectCode, str] = {
     RejectCode.ZERO_AMOUNT: "The amount must be at least one smallest unit.",
     RejectCode.DUE_PASSED: "The due time must lie after the block's time, or be 0 for none.",
     RejectCode.BOOK_FULL: "Too many open obligations; wait for the next cycle to settle.",
-    RejectCode.SUBMITTER_BOOK_FULL: "You have too many open obligations; rescind some, wait for a cycle, or ask governance for more.",
+    RejectCode.SUBMITTER_BOOK_FULL: "Too much of yours is open; put more into one submission, rescind some, wait for a cycle, or ask governance for more.",
     RejectCode.UNKNOWN_SUBMISSION: "Use the log index that the submission's receipt names.",
     RejectCode.UNKNOWN_ITEM: "Item numbers run from 0 to one less than the submission's count.",
     RejectCode.NOTHING_SELECTED: "No item of the submission is open to this instruction by you.",
     RejectCode.ITEM_STATE: "The items have moved on; read their state and select only those that qualify.",
+    RejectCode.TOO_MANY_DRAWS: "Name fewer items that are paid with mined coin, or owe less in one: together they touch too many declared coins.",
     RejectCode.NOTHING_TO_NET: "No affirmed obligation of licensed parties is open; affirm some first.",
     RejectCode.UNKNOWN_INSTRUCTION: "Use CYCLE:NUMBER of a settlement instruction that exists.",
     RejectCode.NOT_FUNDED: "Pay-outs start when every pay-in of the cycle is confirmed.",

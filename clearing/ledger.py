@@ -275,7 +275,8 @@ def next_deadline_ms(state: State, after_ms: int) -> int | None:
 
     after_ms: time of the last block that was tried, also if it turned out empty.
     """
-    due = [expiry for expiry, _ in state.expiries if expiry > after_ms][:1]
+    # What a block has left of items that fell due is the next one's.
+    due = [max(expiry_ms, after_ms + 1) for expiry_ms, _ in state.expiries[:1]]
     timeout_ms = state.registry.parameters.settlement_timeout_ms
     solution_ms = state.registry.parameters.solution_timeout_ms
     due += [

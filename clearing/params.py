@@ -54,6 +54,16 @@ OPEN_ITEMS_MAX = 1 << 26
 SUBMITTER_OPEN_ITEMS_MAX = OPEN_ITEMS_MAX >> 1
 """Greatest limit of one submitter's open obligations that governance may set: nobody fills the book alone."""
 
+SUBMITTER_OPEN_SUBMISSIONS_MAX = 1 << 14
+"""Greatest number of open submissions of one submitter, however small: each takes about 3 KB of every replica's memory and
+0.1 ms of a cut-off; larger ones make room for as many obligations as governance allows."""
+
+EXPIRED_PER_BLOCK_MAX = 1_000
+"""Most submissions of which items lapse in one block; the others follow in the next ones. Due times tend to fall together."""
+
+MINED_PARTS_MAX = 1_000
+"""Most parts of declared coins that one instruction draws on, or gives back: each is a row or two."""
+
 invariant(RANGES_PER_INSTRUCTION_MAX * 8 + 16 <= PAYLOAD_BYTES_MAX, "ranges must fit a payload")
 invariant(OPEN_ITEMS_MAX.bit_length() + 128 < 191, "net positions must fit 192 bits with sign")
 

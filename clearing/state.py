@@ -109,14 +109,15 @@ class State:
     """The ledger at one height, as apply needs it: registers, open book and position tree in memory, rows by reader.
 
     open: submissions with items that may move, by log index, ascending. waiting: those of them with items that a
-    cut-off could take. expiries: (due time, log index) of those with unaffirmed items that lapse, one each, ascending.
+    cut-off could take. expiries: (due time, log index) of those with unaffirmed items that lapse, one each, ascending;
+    expiry_of: the same by log index.
     """
 
     __slots__ = (
-        "_expiry_of",
         "_reserves",
         "cycles",
         "expiries",
+        "expiry_of",
         "height",
         "last_cycle",
         "log",
@@ -124,6 +125,7 @@ class State:
         "open",
         "open_items",
         "open_items_of",
+        "open_submissions_of",
         "reader",
         "registry",
         "time_ms",
@@ -138,6 +140,7 @@ class State:
         self.time_ms = 0
         self.open_items = 0
         self.open_items_of: dict[int, int] = {}
+        self.open_submissions_of: dict[int, int] = {}
         self.last_cycle = 0
         self.network_id = bytes(32)
         self.log = merkle.CompactRange()
@@ -147,7 +150,7 @@ class State:
         self.waiting: set[int] = set()
         self.cycles: dict[int, Cycle] = {}
         self.expiries: list[tuple[int, int]] = []
-        self._expiry_of: dict[int, int] = {}
+        self.expiry_of: dict[int, int] = {}
         self._reserves: dict[int, Reserve] = {}
 
     @property
@@ -220,8 +223,9 @@ class State:
         if closed is not None:
             submitter = closed.states.submitter
             self.open_items_of[submitter] -= closed.states.count
-            if not self.open_items_of[submitter]:
-                del self.open_items_of[submitter]
+            self.open_submissions_of[submitter] -= 1
+            if not self.open_submissions_of[submitter]:
+                del self.open_items_of[submitter], self.open_submissions_of[submitter]
             self.waiting.discard(index)
             self._expect(index, 0)
 
@@ -229,6 +233,7 @@ class State:
         if submission.index not in self.open:
             submitter, count = submission.states.submitter, submission.states.count
             self.open_items_of[submitter] = self.open_items_of.get(submitter, 0) + count
+            self.open_submissions_of[submitter] = self.open_submissions_of.get(submitter, 0) + 1
         self.open[submission.index] = submission
         if LIFECYCLE.mask_of(submission.states.states, ObligationState.LOCKED).any():
             self.waiting.add(submission.index)
@@ -241,12 +246,12 @@ class State:
 
         Nothing else may stay: what was rescinded long ago would be read again, all of it in the block of its due time.
         """
-        known_ms = self._expiry_of.pop(index, 0)
+        known_ms = self.expiry_of.pop(index, 0)
         if known_ms:
             del self.expiries[bisect.bisect_left(self.expiries, (known_ms, index))]
         if expiry_ms:
             bisect.insort(self.expiries, (expiry_ms, index))
-            self._expiry_of[index] = expiry_ms
+            self.expiry_of[index] = expiry_ms
 
     def reserve(self, miner: int) -> Reserve:
         """Return what is left of a miner's batches: read from all their rows when first asked for, kept up to date since."""
@@ -283,6 +288,7 @@ class Draft:
         self.network_id = state.network_id
         self.open_items = state.open_items
         self._added_items_of: dict[int, int] = {}
+        self._added_submissions_of: dict[int, int] = {}
         self.last_cycle = state.last_cycle
         self.entries: list[Entry] = []
         self._rows: dict[Table, dict[bytes, bytes | None]] = {table: {} for table in Table}
@@ -373,11 +379,18 @@ class Draft:
         """Return how many items a submitter's open submissions have; what this block closes counts to its end."""
         return self.state.open_items_of.get(submitter, 0) + self._added_items_of.get(submitter, 0)
 
+    def open_submissions_of(self, submitter: int) -> int:
+        """Return how many open submissions a submitter has; what this block closes counts to its end."""
+        added = self._added_submissions_of.get(submitter, 0)
+        return self.state.open_submissions_of.get(submitter, 0) + added
+
     def add_submission(self, submission: OpenSubmission) -> None:
         """Put a fresh submission into the open book."""
         submitter, count = submission.states.submitter, submission.states.count
         self.open_items += count
         self._added_items_of[submitter] = self._added_items_of.get(submitter, 0) + count
+        added = self._added_submissions_of.get(submitter, 0)
+        self._added_submissions_of[submitter] = added + 1
         for participant in submission.chunk.participants():
             self.put(Table.PARTIES, key_party(participant, submission.index), b"\1")
         self._submissions[submission.index] = submission

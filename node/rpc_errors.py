@@ -165,6 +165,7 @@ _REJECT_STATUS: dict[RejectCode, grpc.StatusCode] = {
     RejectCode.UNKNOWN_ITEM: grpc.StatusCode.NOT_FOUND,
     RejectCode.NOTHING_SELECTED: grpc.StatusCode.FAILED_PRECONDITION,
     RejectCode.ITEM_STATE: grpc.StatusCode.FAILED_PRECONDITION,
+    RejectCode.TOO_MANY_DRAWS: grpc.StatusCode.FAILED_PRECONDITION,
     RejectCode.NOTHING_TO_NET: grpc.StatusCode.FAILED_PRECONDITION,
     RejectCode.UNKNOWN_INSTRUCTION: grpc.StatusCode.NOT_FOUND,
     RejectCode.NOT_FUNDED: grpc.StatusCode.FAILED_PRECONDITION,

@@ -16,6 +16,7 @@ from clearing.errors import RejectCode, VerificationError, invariant
 from clearing.handlers import chain, legs
 from clearing.handlers.answers import Outcome, recorded, refused
 from clearing.handlers.leg_rows import DECLARED_COIN
+from clearing.params import MINED_PARTS_MAX
 from clearing.records.instruction import Instruction
 from clearing.records.obligation import MINED_COIN
 from clearing.rows import Table, key_u32, key_u64
@@ -158,33 +159,41 @@ def flagged(submission: OpenSubmission, items: Numbers) -> Numbers:
     return wanted
 
 
-def draw_for(draft: Draft, submission: OpenSubmission, items: Numbers) -> list[int]:
-    """Draw on mined coin for the affirmed `items` that are paid with it; return those for which there is not enough.
+def draw_for(
+    draft: Draft, submission: OpenSubmission, items: Numbers
+) -> tuple[RejectCode, list[int]]:
+    """Draw on mined coin for the affirmed `items` that are paid with it.
 
-    Unless all are served nothing is changed.
+    Returns: OK; or why not, and the items for which there is not enough. Unless OK nothing is changed.
     """
     wanted = np.sort(flagged(submission, items))
     queues: dict[int, BatchQueue] = {}
     draws: list[tuple[int, Draw]] = []
-    short = []
-    for item in wanted.tolist():
+    short: list[int] = []
+    parts_left = MINED_PARTS_MAX
+    for item in wanted[: MINED_PARTS_MAX + 1].tolist():
         row = submission.chunk.rows[item]
         miner = int(submission.chunk.debtor[row])
         if miner not in queues:
             queues[miner] = BatchQueue(draft.reserve(miner))
         parts = queues[miner].draw(_amount(submission, int(row)))
+        parts_left -= 1 if parts is None else len(parts)
+        # What one instruction costs is bounded.
+        if parts_left < 0:
+            return RejectCode.TOO_MANY_DRAWS, []
         if parts is None:
             short.append(item)
         else:
             draws.append((item, Draw(miner, draft.time_ms, 0, parts)))
+    # What is paid with mined coin must be covered by it.
     if short:
-        return short
+        return RejectCode.MINED_COIN_SHORT, short
     for miner, queue in sorted(queues.items()):
         for number, units in queue.drawn():
             _use(draft, miner, number, units)
     for item, one in draws:
         draft.put(Table.DRAWS, _draw_key(submission.index, item), one.encode())
-    return []
+    return RejectCode.OK, []
 
 
 def _amount(submission: OpenSubmission, row: int) -> int:
@@ -205,13 +214,22 @@ def _use(draft: Draft, miner: int, number: int, units: int) -> None:
         draft.set_batch(miner, number, replace(batch, used_units=batch.used_units + units))
 
 
-def give_back(draft: Draft, submission: OpenSubmission, items: Numbers) -> None:
-    """Give back what rescinded items had drawn, to the batches they drew on."""
-    for item in flagged(submission, items).tolist():
+def give_back(draft: Draft, submission: OpenSubmission, items: Numbers) -> RejectCode:
+    """Give back what rescinded items had drawn, to the batches they drew on; unless OK nothing is changed."""
+    wanted = flagged(submission, items)
+    draws: list[tuple[bytes, Draw]] = []
+    parts_left = MINED_PARTS_MAX
+    for item in wanted[: MINED_PARTS_MAX + 1].tolist():
         key = _draw_key(submission.index, item)
         row = draft.get(Table.DRAWS, key)
         invariant(row is not None, "an affirmed item drew on nothing")
-        one = Draw.decode(row or b"")
+        draws.append((key, Draw.decode(row or b"")))
+        parts_left -= len(draws[-1][1].parts)
+        # What one instruction costs is bounded; one item can always be taken back.
+        if parts_left < 0 and len(wanted) > 1:
+            return RejectCode.TOO_MANY_DRAWS
+    for key, one in draws:
         for number, units in one.parts:
             _use(draft, one.miner, number, -units)
         draft.put(Table.DRAWS, key, replace(one, returned_ms=draft.time_ms).encode())
+    return RejectCode.OK

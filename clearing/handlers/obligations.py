@@ -14,7 +14,11 @@ import numpy as np
 from clearing.errors import InvariantViolation, RejectCode
 from clearing.handlers.answers import Outcome, recorded, refused
 from clearing.handlers.mined import draw_for, give_back
-from clearing.params import OPEN_ITEMS_MAX
+from clearing.params import (
+    EXPIRED_PER_BLOCK_MAX,
+    OPEN_ITEMS_MAX,
+    SUBMITTER_OPEN_SUBMISSIONS_MAX,
+)
 from clearing.records.instruction import Instruction, InstructionKind, ItemSelection
 from clearing.records.leaves import ExpiredLeaf, body_hash
 from clearing.records.submission import Submission
@@ -65,6 +69,8 @@ def submit(draft: Draft, submission: Submission) -> Outcome:
     held = draft.open_items_of(submission.submitter)
     if held + submission.count > draft.registry.parameters.submitter_open_items:
         return refused(RejectCode.SUBMITTER_BOOK_FULL)
+    if draft.open_submissions_of(submission.submitter) >= SUBMITTER_OPEN_SUBMISSIONS_MAX:
+        return refused(RejectCode.SUBMITTER_BOOK_FULL)
     index = draft.record(submission.leaf, submission.body)
     states = ItemStates.proposed(submission.submitter, submission.count)
     draft.add_submission(OpenSubmission.of_body(index, submission.body, states))
@@ -73,7 +79,7 @@ def submit(draft: Draft, submission: Submission) -> Outcome:
 
 def move_items(draft: Draft, instruction: Instruction, selection: ItemSelection) -> Outcome:
     """Affirm, reject or rescind items of one submission."""
-    states = draft.item_states(selection.submission)
+    states = _states(draft, selection.submission)
     # The submission must exist.
     if states is None:
         return refused(RejectCode.UNKNOWN_SUBMISSION)
@@ -88,19 +94,28 @@ def move_items(draft: Draft, instruction: Instruction, selection: ItemSelection)
     if submission is None:
         raise InvariantViolation("items of a submission that is closed may move")
     if target is _AFFIRMED:
-        short = draw_for(draft, submission, items)
-        # What is paid with mined coin must be covered by it.
-        if short:
-            code = RejectCode.MINED_COIN_SHORT
+        code, short = draw_for(draft, submission, items)
+        if code is not RejectCode.OK:
             shown = tuple((item, code) for item in short[:BAD_ITEMS_SHOWN])
             return refused(code, shown, len(short))
         draft.count_open(submission.chunk.select(items), sign=1)
     else:
-        was_affirmed = submission.states.states[items] == _AFFIRMED
-        give_back(draft, submission, items[was_affirmed])
-        draft.count_open(submission.chunk.select(items[was_affirmed]), sign=-1)
+        counted = items[submission.states.states[items] == _AFFIRMED]
+        code = give_back(draft, submission, counted)
+        if code is not RejectCode.OK:
+            return refused(code)
+        draft.count_open(submission.chunk.select(counted), sign=-1)
     draft.set_states(submission, submission.states.moved(items, target))
     return recorded(draft.record(instruction.leaf, instruction.body))
+
+
+def _states(draft: Draft, index: int) -> ItemStates | None:
+    """Return where the items of a submission stand, or None; what is past its due time as lapsed, if only a later block says so."""
+    states, submission = draft.item_states(index), draft.open_submission(index)
+    expiry_ms = draft.state.expiry_of.get(index, 0)
+    if states is None or submission is None or not 0 < expiry_ms <= draft.time_ms:
+        return states
+    return states.moved(submission.chunk.due_items(states, draft.time_ms), ObligationState.EXPIRED)
 
 
 def _movable_by(
@@ -124,10 +139,10 @@ def _movable_by(
 
 
 def expire(draft: Draft) -> None:
-    """Let unaffirmed items lapse whose due time has come, ascending by due time, then log index."""
+    """Let unaffirmed items lapse whose due time has come, ascending by due time, then log index, so many in one block."""
     expiries = draft.state.expiries
-    due = expiries[: bisect.bisect_right(expiries, (draft.time_ms, (1 << 64) - 1))]
-    for _, index in due:
+    due = bisect.bisect_right(expiries, (draft.time_ms, (1 << 64) - 1))
+    for _, index in expiries[: min(due, EXPIRED_PER_BLOCK_MAX)]:
         submission = draft.state.open[index]
         items = submission.chunk.due_items(submission.states, draft.time_ms)
         states = submission.states.moved(items, ObligationState.EXPIRED)

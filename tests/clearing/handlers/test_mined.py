@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -17,6 +18,7 @@ from hypothesis.stateful import (
 
 from clearing.bitcoin.transaction import Outpoint, Output
 from clearing.errors import RejectCode as R
+from clearing.handlers import mined
 from clearing.records.instruction import ItemSelection
 from clearing.rows import Table
 from clearing.rules.mined import Batch, BatchState, Draw, report
@@ -188,6 +190,34 @@ def test_batches_are_read_once_and_then_those_that_are_drawn_on() -> None:
     assert costs(left + 1)[0] is R.MINED_COIN_SHORT
     assert costs(left) == (R.OK, 7)
     assert [bitcoin.batch(number).left_units for number in numbers] == [0] * 8
+
+
+def test_one_instruction_draws_and_gives_back_so_many_parts_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    net, bitcoin = started()
+    numbers = [bitcoin.counted(10) for _ in range(5)]
+    index = net.submit(P04, *(item(P04, P01, amount, flags=1) for amount in (1, 1, 1, 1, 30)))
+
+    def answers(kind: Kind, actor: int, *ranges: tuple[int, int]) -> tuple[R, bool]:
+        before = (net.rows(), net.state.reserve(P04).left.copy())
+        code = net.select(kind, actor, index, *ranges).code
+        return code, before == (net.rows(), net.state.reserve(P04).left)
+
+    monkeypatch.setattr(mined, "MINED_PARTS_MAX", 3)
+    assert answers(Kind.AFFIRM, P01) == (R.TOO_MANY_DRAWS, True)
+    assert answers(Kind.AFFIRM, P01, (0, 3)) == (R.TOO_MANY_DRAWS, True)
+    # It would draw on four: of the first there are ten, less the three that were drawn before.
+    assert answers(Kind.AFFIRM, P01, (0, 2)) == (R.OK, False)
+    assert answers(Kind.AFFIRM, P01, (4, 4)) == (R.TOO_MANY_DRAWS, True)
+    monkeypatch.setattr(mined, "MINED_PARTS_MAX", 4)
+    assert answers(Kind.AFFIRM, P01, (4, 4)) == (R.OK, False)
+    assert answers(Kind.RESCIND, P04, (2, 2), (4, 4)) == (R.TOO_MANY_DRAWS, True)
+    assert answers(Kind.RESCIND, P04, (0, 2)) == (R.OK, False)
+    # One item can always be taken back, whatever the limit was when it drew.
+    monkeypatch.setattr(mined, "MINED_PARTS_MAX", 2)
+    assert answers(Kind.RESCIND, P04, (4, 4)) == (R.OK, False)
+    assert [bitcoin.batch(number).used_units for number in numbers] == [0] * 5
 
 
 def test_a_refused_affirmation_takes_nothing_from_those_after_it_in_the_block() -> None:

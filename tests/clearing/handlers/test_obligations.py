@@ -6,6 +6,7 @@ import hashlib
 
 import pytest
 
+from clearing import ledger
 from clearing.errors import RejectCode
 from clearing.records.instruction import ItemSelection
 from clearing.records.leaves import ExpiredLeaf, LeafKind, leaf_kind
@@ -330,3 +331,30 @@ def test_what_ended_before_its_due_time_is_not_read_again_when_it_comes() -> Non
     watched = net.watch()
     assert net.block(after_ms=8_000).entries == ()
     assert watched.read == []
+
+
+def test_of_what_falls_due_together_so_much_lapses_in_a_block_and_the_rest_is_late_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ledger.obligations, "EXPIRED_PER_BLOCK_MAX", 2)
+    net = Core()
+    due_ms = net.time_ms + 60_000
+    indexes = [net.submit(P01, item(P01, P02, 5, due_ms=due_ms), GOOD) for _ in range(5)]
+    net.time_ms = due_ms
+    late = [
+        net.instruction(Kind.AFFIRM, P02, ItemSelection(indexes[4], ((0, 0),)).encode()),
+        net.instruction(Kind.AFFIRM, P02, ItemSelection(indexes[4]).encode()),
+        net.instruction(Kind.RESCIND, P01, ItemSelection(indexes[3], ((0, 1),)).encode()),
+        net.instruction(Kind.RESCIND, P01, ItemSelection(indexes[0], ((1, 1),)).encode()),
+    ]
+    codes = [outcome.code.name for outcome in net.block(*late, after_ms=0).outcomes]
+    assert codes == ["ITEM_STATE", "OK", "ITEM_STATE", "OK"]
+    assert [net.states(index)[0] for index in indexes] == [EXPIRED] * 2 + [PROPOSED] * 3
+    assert net.states(indexes[4]) == [PROPOSED, AFFIRMED]
+    net.reload()
+    assert ledger.next_deadline_ms(net.state, net.time_ms) == due_ms + 1
+    net.block(after_ms=1)
+    assert [net.states(index)[0] for index in indexes] == [EXPIRED] * 4 + [PROPOSED]
+    net.block(after_ms=1)
+    assert net.states(indexes[4]) == [EXPIRED, AFFIRMED]
+    assert ledger.next_deadline_ms(net.state, net.time_ms) is None

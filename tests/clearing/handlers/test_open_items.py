@@ -58,6 +58,22 @@ def test_by_default_one_cannot_fill_the_book() -> None:
     assert codes(net, 50_000, submitter=P02) == [OK]
 
 
+def test_however_small_the_number_of_open_submissions_has_a_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each takes memory of every replica, and time at the cut-off."""
+    monkeypatch.setattr(ledger.obligations, "SUBMITTER_OPEN_SUBMISSIONS_MAX", 2)
+    net = Core()
+    first = net.submit(P01, GOOD)
+    assert codes(net, 1, 1) == [OK, FULL]
+    net.reload()
+    assert codes(net, 1) == [FULL]
+    assert codes(net, 1, 1, submitter=P02) == [OK, OK]
+    assert net.state.open_submissions_of == {P01: 2, P02: 2}
+    net.select(Kind.RESCIND, P01, first)
+    assert codes(net, 50, 1) == [OK, FULL]
+
+
 def test_what_settles_frees_its_room() -> None:
     net = limited(2)
     index = net.submit(P01, GOOD, GOOD)
