@@ -272,7 +272,9 @@ def rejection(outcome: Outcome) -> RpcError:
     code = outcome.code
     message = "the ledger refused the transaction"
     if outcome.bad_items:
-        message = f"{outcome.bad_items} items refused, the first with {outcome.items[0][1].name}"
+        item, why = outcome.items[0]
+        items = "1 item" if outcome.bad_items == 1 else f"{outcome.bad_items} items"
+        message = f"{items} refused, the first is item {item}: {why.name}"
     return RpcError(
         _REJECT_STATUS[code],
         message,

@@ -74,6 +74,8 @@ def _obligation_fact(row: ObligationRow, names: Names) -> dict[str, Any]:
         "creditor": names.party(row.creditor),
         "asset": names.asset_name(row.asset),
         "amount": str(row.amount_units),
+        "priority": row.priority,
+        "due_ms": row.due_ms or None,
         "state": ObligationState(row.state).name,
         "cycle": row.cycle or None,
     }

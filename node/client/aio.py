@@ -103,7 +103,7 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections; the client cannot be used any more."""
+        """Close the connections; a later call opens them again."""
         for channel in self._channels.values():
             await channel.close()
         self._channels.clear()

@@ -104,7 +104,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connections; the client cannot be used any more."""
+        """Close the connections; a later call opens them again."""
         for channel in self._channels.values():
             channel.close()
         self._channels.clear()

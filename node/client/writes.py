@@ -165,6 +165,8 @@ class Writer:
         assets = {asset.name: n for n, asset in enumerate(registry.assets)}
         records = []
         for place, obligation in enumerate(obligations):
+            if not isinstance(obligation, Obligation):
+                raise DecodeError(f"obligation {place}: give an Obligation, got {obligation!r:.80}")
             try:
                 records.append(_record_of(obligation, participants, assets))
             except DecodeError as error:
@@ -258,8 +260,14 @@ class Writer:
     def select(
         self, kind: InstructionKind, submission: int, ranges: Sequence[tuple[int, int]]
     ) -> Operation[Recorded]:
-        """Affirm, reject or rescind items of a submission: inclusive ranges, none for all that apply."""
-        return self.instruct(kind, ItemSelection(submission, tuple(ranges)).encode())
+        """Affirm, reject or rescind items of a submission: inclusive ranges, none for all that apply.
+
+        Raises: DecodeError: the ranges do not ascend, or overlap.
+        """
+        payload = ItemSelection(submission, tuple(ranges)).encode()
+        # A node would only say that the payload is malformed.
+        ItemSelection.decode(payload)
+        return self.instruct(kind, payload)
 
     def evidence(self, cycle: int, number: int, evidence_hash: bytes) -> Operation[Recorded]:
         """Show the SHA-256 of the evidence of payment for a settlement instruction."""

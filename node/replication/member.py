@@ -10,6 +10,7 @@ import abc
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from clearing.errors import VerificationError
 from clearing.rules.registry import Registry
 from node.broadcast import Broadcast
 from node.services.facade import (
@@ -90,8 +91,12 @@ class Member(abc.ABC):
         return self._membership.transaction_bytes_max
 
     async def block_commit(self, height: int) -> BlockCommit:  # noqa: ARG002 - the protocol's
-        """Refuse: only operators have an engine. Raises: NotHeldError: always."""
-        raise NotHeldError(self.leader_endpoint)
+        """Refuse: only operators have an engine. Raises: VerificationError: nobody has one; NotHeldError: others have."""
+        if not self.registry.appointed:
+            raise VerificationError(
+                "one operator orders here, with no consensus engine: no validators sign"
+            )
+        raise NotHeldError(self.leader_endpoint, "no consensus engine runs beside this node")
 
     def _engine(self) -> EngineFacts | None:
         return None

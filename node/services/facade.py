@@ -68,11 +68,11 @@ class NotLeaderError(NodeRefusalError):
 
 
 class NotHeldError(NodeRefusalError):
-    """A witness replica was asked for state or bodies that only full replicas hold; ask `endpoint`."""
+    """A node was asked for what it does not hold, such as a witness replica for state or bodies; ask `endpoint`."""
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, lacks: str = "a witness replica holds no state") -> None:
         """Remember where to go instead."""
-        super().__init__(f"a witness replica holds no state; ask {endpoint or 'a full replica'}")
+        super().__init__(f"{lacks}; ask {endpoint or 'a full replica'}")
         self.endpoint = endpoint
 
 
@@ -256,7 +256,7 @@ class Ledger(Protocol):
     async def block_commit(self, height: int) -> BlockCommit:
         """Return what the validators have signed of a block.
 
-        Raises: NotHeldError: no engine here; VerificationError: no such block; NotServingError: not now.
+        Raises: NotHeldError: no engine here; VerificationError: no such block, or no engine anywhere; NotServingError: not now.
         """
 
     async def submit(self, transaction: Transaction) -> Outcome:

@@ -167,5 +167,5 @@ def test_random_details_do_no_harm(data: bytes) -> None:
 
 def test_an_error_says_all_in_one_line() -> None:
     text = str(rejection(Outcome(RejectCode.ZERO_AMOUNT, -1, items=((3, RejectCode.ZERO_AMOUNT),), bad_items=1)))  # fmt: skip
-    assert text.startswith("ZERO_AMOUNT: 1 items refused")
+    assert text.startswith("ZERO_AMOUNT: 1 item refused, the first is item 3: ZERO_AMOUNT. ")
     assert text.endswith(REMEDIES[RejectCode.ZERO_AMOUNT])

@@ -251,8 +251,11 @@ def test_what_cannot_be_written_down_is_refused_by_place_and_not_sent(
         size = bank.status().log_size
         with pytest.raises(DecodeError, match=f"^obligation 1: .*{re.escape(why)}"):
             p01.submit([good, replace(good, **wrong)])
-        with pytest.raises(DecodeError):
-            p01.submit([])
+        for none in ([], [good, ("p01", "p02", "BTC", 7)]):
+            with pytest.raises(DecodeError):
+                p01.submit(none)
+        with pytest.raises(DecodeError, match="must ascend"):
+            p01.rescind(2, [(3, 1)])
         assert bank.status().log_size == size
 
 
