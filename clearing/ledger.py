@@ -33,7 +33,7 @@ from clearing.handlers import (
 from clearing.handlers.answers import Outcome, refused
 from clearing.handlers.chain import parse_headers
 from clearing.log import merkle
-from clearing.params import RULES_VERSION
+from clearing.params import LAPSE_EVERY_MS, RULES_VERSION
 from clearing.records.instruction import (
     APPROVAL_LAYOUT,
     EVIDENCE_LAYOUT,
@@ -271,12 +271,16 @@ def block_of_entries(entries: Sequence[Entry]) -> Block:
 
 
 def next_deadline_ms(state: State, after_ms: int) -> int | None:
-    """Return the first block time after `after_ms` at which time alone may change something, or None.
+    """Return the first block time after `after_ms` at which time alone asks for a block, or None.
 
     after_ms: time of the last block that was tried, also if it turned out empty.
     """
-    # What a block has left of items that fell due is the next one's.
-    due = [max(expiry_ms, after_ms + 1) for expiry_ms, _ in state.expiries[:1]]
+    # Due times are the submitter's to choose: a thousand a second would ask for a thousand blocks. What a block has left
+    # of items that fell due is the next one's.
+    due = [
+        max(-(-expiry_ms // LAPSE_EVERY_MS) * LAPSE_EVERY_MS, after_ms + 1)
+        for expiry_ms, _ in state.expiries[:1]
+    ]
     timeout_ms = state.registry.parameters.settlement_timeout_ms
     solution_ms = state.registry.parameters.solution_timeout_ms
     due += [

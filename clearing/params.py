@@ -61,6 +61,9 @@ SUBMITTER_OPEN_SUBMISSIONS_MAX = 1 << 14
 EXPIRED_PER_BLOCK_MAX = 1_000
 """Most submissions of which items lapse in one block; the others follow in the next ones. Due times tend to fall together."""
 
+LAPSE_EVERY_MS = 1_000
+"""How often due times of items ask for a block of their own, at whole seconds; any other block takes along what is due."""
+
 MINED_PARTS_MAX = 1_000
 """Most parts of declared coins that one instruction draws on, or gives back: each is a row or two."""
 

@@ -57,6 +57,10 @@ _HEAD = Layout(
 _KEY_HEAD = b"head"
 _KEY_LOG = b"log"
 
+_Flags = npt.NDArray[np.bool_]
+_Standing = tuple[Registry, _Flags, _Flags, _Flags]
+"""A register, and by registry number who is in licence, may owe, and is a miner."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OpenSubmission:
@@ -297,7 +301,7 @@ class Draft:
         self._opened: dict[tuple[int, int], list[AssetColumns]] = {}
         self._cycles: dict[int, Cycle] = {}
         self._reserves: dict[int, Reserve] = {}
-        self._columns: tuple[Registry, npt.NDArray[np.bool_], npt.NDArray[np.bool_]] | None = None
+        self._columns: _Standing | None = None
 
     @property
     def next_index(self) -> int:
@@ -517,17 +521,17 @@ class Draft:
         bitcoin = self.registry.bitcoin
         if bitcoin.route is None or not bitcoin.miners:
             return None
-        miners = np.zeros(len(self.registry.participants), np.bool_)
-        miners[[number for number, _ in bitcoin.miners]] = True
-        return bitcoin.route.asset, miners
+        return bitcoin.route.asset, self._standing()[3]
 
-    def _standing(self) -> tuple[Registry, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    def _standing(self) -> _Standing:
         """Return the register with its columns, made once for each register that the block sees."""
         if self._columns is None or self._columns[0] is not self.registry:
             parties = self.registry.participants
             licensed = np.array([party.is_licensed(self.time_ms) for party in parties], np.bool_)
             may_owe = np.array([party.role in OBLIGORS for party in parties], np.bool_)
-            self._columns = (self.registry, licensed, may_owe)
+            miners = np.zeros(len(parties), np.bool_)
+            miners[[number for number, _ in self.registry.bitcoin.miners]] = True
+            self._columns = (self.registry, licensed, may_owe, miners)
         return self._columns
 
     def seal(self) -> tuple[TreeChange, bytes]:

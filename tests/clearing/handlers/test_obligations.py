@@ -358,3 +358,20 @@ def test_of_what_falls_due_together_so_much_lapses_in_a_block_and_the_rest_is_la
     net.block(after_ms=1)
     assert net.states(indexes[4]) == [EXPIRED, AFFIRMED]
     assert ledger.next_deadline_ms(net.state, net.time_ms) is None
+
+
+def test_due_times_ask_for_one_block_a_second_however_many_there_are() -> None:
+    net = Core()
+    start_ms = net.time_ms + 60_000
+    index = net.submit(P01, *(item(P01, P02, 5, due_ms=start_ms + at) for at in range(0, 3_000, 9)))
+    blocks = 0
+    while (deadline_ms := ledger.next_deadline_ms(net.state, net.time_ms)) is not None:
+        net.block(after_ms=deadline_ms - net.time_ms)
+        blocks += 1
+    assert (blocks, set(net.states(index))) == (4, {EXPIRED})
+    # Another block takes along what is due when it comes.
+    index = net.submit(P01, item(P01, P02, 5, due_ms=net.time_ms + 2_001))
+    net.pledge(P01, 1)
+    net.time_ms += 1
+    net.pledge(P01, 2)
+    assert net.states(index) == [EXPIRED]
