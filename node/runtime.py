@@ -31,7 +31,7 @@ from clearing.log.policy import Policy
 from node.auth import Access
 from node.broadcast import Broadcast
 from node.config import NodeConfig, ReplicaRole, load_config
-from node.errors import SetupError
+from node.errors import PassingError, SetupError
 from node.files import read_public
 from node.identity import node_server_name
 from node.keys import CosignerSigner, KeyFile, LogSigner, Passphrase, Secret, SigningKey
@@ -60,10 +60,17 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
+Work = Callable[[], Coroutine[None, None, None]]
+"""Begins what runs beside the ledger until it is cancelled."""
+
 STOP_GRACE_S = 2.0
 """How long calls under way may go on when the node stops; streams end with it."""
 
 OBSERVE_EVERY_S = 1.0
+
+BEGIN_ANEW_S_MIN = 1.0
+BEGIN_ANEW_S_MAX = 60.0
+"""Pauses before work beside the ledger that failed begins anew."""
 
 QUIET_S = 30.0
 """How long a follower of several operators waits for a word of one before it follows the next."""
@@ -266,9 +273,9 @@ class Runtime:
         server = await self._serve(trust, worker)
         begin()
         if worker is not None:
-            self._run_beside(worker.run())
+            self._run_beside("anchoring", worker.run)
         if config.bitcoin_rpc_url and self.clerk is not None:
-            self._run_beside(self._chain_watch(store))
+            self._run_beside("chain watch", self._chain_watch(store))
         await server.set_serving(serving=True)
         self._observe(store, worker)
         tip = store.tip
@@ -382,22 +389,22 @@ class Runtime:
     def _lead(self, leader: Leader, rollback: RollbackDetectedError | None) -> None:
         leader.start(rollback)
         if self.clerk is not None:
-            self._run_beside(leader.proposer(self.clerk).run())
+            self._run_beside("proposer", leader.proposer(self.clerk).run)
         self._stack.callback(leader.end_waits)
         self._stack.push_async_callback(asyncio.to_thread, leader.stop)
 
     def _operate(self, operator: Operator, rollback: RollbackDetectedError | None) -> None:
         self._lead(operator, rollback)
-        self._run_beside(operator.peers.run())
+        self._run_beside("heads to operators", operator.peers.run)
 
     def _follow(self, follower: Follower) -> None:
         self._stack.callback(follower.end_waits)
         self._stack.push_async_callback(follower.close)
-        self._run_beside(follower.run())
+        self._run_beside("follower", follower.run)
 
-    def _run_beside(self, work: Coroutine[None, None, None]) -> None:
-        """Run `work` until the node stops."""
-        task = asyncio.create_task(work)
+    def _run_beside(self, name: str, work: Work) -> None:
+        """Run `work` until it ends or the node stops."""
+        task = asyncio.create_task(_kept(name, work))
 
         async def end() -> None:
             task.cancel()
@@ -426,7 +433,7 @@ class Runtime:
         )
         return worker
 
-    def _chain_watch(self, store: Store) -> Coroutine[None, None, None]:
+    def _chain_watch(self, store: Store) -> Work:
         """Return what follows the Bitcoin chain for settlement and mined coin, with or without anchoring."""
         watching = importlib.import_module("node.workers.chain_watch")
         rpc = importlib.import_module("node.workers.anchoring.rpc")
@@ -437,8 +444,7 @@ class Runtime:
             store,
             lambda: self.member.registry,
         )
-        running: Coroutine[None, None, None] = watch.run(config.anchor_poll_ms / 1_000)
-        return running
+        return functools.partial(watch.run, config.anchor_poll_ms / 1_000)
 
     async def _serve(self, trust: Trust, anchoring: AnchoringWorker | None) -> NodeServer:
         config, member = self.config, self.member
@@ -456,8 +462,8 @@ class Runtime:
         try:
             self.port = server.server.add_secure_port(config.listen, credentials)
         except RuntimeError as error:
-            raise SetupError(
-                f"listen: cannot serve on {config.listen}: {error}; choose another address"
+            raise PassingError(
+                f"listen: cannot serve on {config.listen}: {error}; end what holds it, or choose another address"
             ) from error
         await server.server.start()
 
@@ -485,7 +491,21 @@ class Runtime:
                     self._metrics.anchoring(stands.due, len(stands.alarms), stands.spendable_sat)
                 await asyncio.sleep(OBSERVE_EVERY_S)
 
-        self._run_beside(observe())
+        self._run_beside("metrics", observe)
+
+
+async def _kept(name: str, work: Work) -> None:
+    """Run `work`; where it fails it is said and begins anew: the ledger is none the worse, and must not end for it."""
+    pause_s = BEGIN_ANEW_S_MIN
+    while True:
+        try:
+            return await work()
+        except Exception:  # noqa: BLE001 - see above; it is logged whole
+            _log.exception(
+                "work beside the ledger failed and begins anew", work=name, pause_s=pause_s
+            )
+        await asyncio.sleep(pause_s)
+        pause_s = min(2 * pause_s, BEGIN_ANEW_S_MAX)
 
 
 async def _run(config: NodeConfig, passphrase: Passphrase | None, *, confirm_time: bool) -> str:

@@ -16,7 +16,7 @@ import grpc
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
-from node.errors import SetupError
+from node.errors import PassingError, SetupError
 from node.files import read_private, read_public
 from node.identity import Identity
 from node.pki import certificate_identity, load_certificate, load_certificates, load_tls_key
@@ -44,13 +44,13 @@ class TlsFiles:
         connect".
         Raises: SetupError: a file is missing, malformed or reached by others; the key is another's;
         no trusted
-            authority issued the certificate; it is not yet valid, or no more.
+            authority issued the certificate; it is no more valid. PassingError: it is not yet.
         """
         certificate = self.check_together()
         # The clock must be inside the validity.
         start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
         if now < start:
-            raise SetupError(
+            raise PassingError(
                 f"{self.certificate} is valid from {start:%Y-%m-%d %H:%M} UTC, now it is {now:%Y-%m-%d %H:%M}: "
                 "set the clock"
             )

@@ -22,12 +22,12 @@ from clearing.log.policy import Policy
 from clearing.rules.registry import Registry
 from node import doctor as examination
 from node.cli.actions import parse_actions
-from node.cli.errors import EXIT_CHECK_FAILED, WrongUseError
+from node.cli.errors import EXIT_CHECK_FAILED, CheckFailedError, WrongUseError, as_cli_error
 from node.cli.options import U64_MAX, AsJson, ask_passphrase
 from node.cli.render import cells, print_json, stdout, table
 from node.cli.session import Access, with_access
 from node.config import CONFIG_NAME, NodeConfig, ReplicaRole, load_config
-from node.errors import SetupError
+from node.errors import SetupError, may_pass
 from node.files import PUBLIC_MODE, create_file, read_given, read_text
 from node.keys import Passphrase
 from node.pki import Authority, Validity
@@ -219,7 +219,9 @@ def run(
 ) -> None:
     """Run a node until it is told to stop (SIGTERM or ^C); it logs JSON lines to stderr.
 
-    An operator's node runs with its consensus engine beside it, both restarted when either ends.
+    An operator's node runs with its consensus engine beside it, both restarted when either ends. A node that cannot
+    start ends with 2 where a file or setting must be changed first, with 1 where the cause may pass by itself: a full
+    disk, a port that is taken, a clock that is not set yet.
     """
     path = config_path(config)
     loaded = load_config(path)
@@ -233,7 +235,14 @@ def run(
     from node.runtime import run as run_node  # noqa: PLC0415
 
     passphrase = _handed_passphrase() if supervised else passphrase_of(loaded)
-    run_node(path, passphrase=passphrase, confirm_time=confirm_time)
+    try:
+        run_node(path, passphrase=passphrase, confirm_time=confirm_time)
+    except (SetupError, OSError) as error:
+        shown = as_cli_error(error)
+        if shown is None or not may_pass(error):
+            raise
+        # Who watches over a node need not try wrong use again; this it must.
+        raise CheckFailedError(shown.code, shown.sentence, shown.remedy) from error
 
 
 def _handed_passphrase() -> Passphrase | None:

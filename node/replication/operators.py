@@ -58,6 +58,8 @@ REPEAT_S = 2.0
 STUCK_S = 15.0
 """How long the log may lag behind the others' without moving before the node calls itself stuck."""
 
+MUTE_REMEDY = "the consensus engine beside this node does not answer: restart the node, and look at its log where it happens again"
+
 STUCK_REMEDY = (
     "this node's work may differ from theirs: stop it, keep a copy of its directory for the "
     "investigation, then delete its database and the engine's data except priv_validator_state.json, "
@@ -141,7 +143,9 @@ class Peers:
 
     async def run(self) -> None:
         """Send until cancelled."""
-        await asyncio.gather(*(self._feed(name) for name in self._connects))
+        async with asyncio.TaskGroup() as group:
+            for name in self._connects:
+                group.create_task(self._feed(name))
 
     async def _feed(self, name: str) -> None:
         pause_s = PAUSE_S_MIN
@@ -253,7 +257,11 @@ class Operator(Leader):
             return condition, detail
         behind = self._stuck_behind()
         if behind:
-            return NodeCondition.STUCK, f"{behind}; {STUCK_REMEDY}"
+            # Work that differs is no reason while the engine brings no work.
+            return (
+                NodeCondition.STUCK,
+                f"{behind}; {STUCK_REMEDY if self._engine() else MUTE_REMEDY}",
+            )
         if self._conflicts:
             names = ", ".join(f"{name} at {size}" for name, size in sorted(self._conflicts.items()))
             return condition, f"other heads than here were cosigned by {names}: see conflict-*.note"

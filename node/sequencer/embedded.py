@@ -165,8 +165,13 @@ class EmbeddedSequencer:
     # -- the writer thread
 
     def _run(self) -> None:
-        while (batch := self._take()) is not None:
-            self._make_block(batch)
+        try:
+            while (batch := self._take()) is not None:
+                self._make_block(batch)
+        # Without this thread nobody would answer those who wait.
+        except Exception as error:  # noqa: BLE001 - halts
+            state = self._machine.state
+            self._halt(Block(state.height + 1, state.time_ms, ()), [], error)
 
     def _take(self) -> list[_Pending] | None:
         """Return what the next block holds, nothing where only a deadline fell due, None to end."""
@@ -216,7 +221,10 @@ class EmbeddedSequencer:
     def _idle_ms(self) -> int:
         """Return how long to wait unless a transaction arrives; 0 when a deadline fell due."""
         state = self._machine.state
-        deadline_ms = next_deadline_ms(state, max(self._tried_ms, state.time_ms))
+        try:
+            deadline_ms = next_deadline_ms(state, max(self._tried_ms, state.time_ms))
+        except StoreBusyError:
+            return IDLE_WAKE_MS
         # What the store could not take is tried again at leisure.
         if (
             deadline_ms is None

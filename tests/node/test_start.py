@@ -22,7 +22,7 @@ from node.services.facade import (
     NotServingError,
     OutcomeUnknownError,
 )
-from node.store import Store, StoreLockedError, StoreSchemaError
+from node.store import Store, StoreBusyError, StoreLockedError, StoreSchemaError
 from node.testnet.layout import LocalNetwork
 from node.testnet.plan import LEADER
 from tests.node import network_kit as kit
@@ -84,6 +84,26 @@ def test_a_defect_stops_the_node_and_the_next_start_goes_on(
     @kit.on(network, LEADER)
     async def again(nodes: kit.Nodes) -> None:
         assert await kit.record(nodes, p01, 1) == [2]
+
+
+def test_work_beside_the_ledger_that_fails_begins_anew(
+    network: LocalNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime_module, "BEGIN_ANEW_S_MIN", 0.01)
+    looked: list[int] = []
+
+    def busy_once(_: driver.Machine) -> list[object]:
+        looked.append(len(looked))
+        if len(looked) == 1:
+            raise StoreBusyError("more than 1024 reads at once")
+        return []
+
+    monkeypatch.setattr(driver.Machine, "set_offs_awaited", busy_once)
+
+    @kit.on(network, LEADER)
+    async def run(nodes: kit.Nodes) -> None:
+        await kit.until("the proposer looked again", lambda: len(looked) > 1)
+        assert kit.condition(nodes[LEADER]) is NodeCondition.SERVING
 
 
 def test_two_nodes_on_one_directory_are_refused(network: LocalNetwork) -> None:

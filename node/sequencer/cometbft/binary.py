@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from node.errors import SetupError
+from node.errors import SetupError, may_pass
 
 VERSION = "v0.39.4"
 MODULE = f"github.com/cometbft/cometbft/cmd/cometbft@{VERSION}"
@@ -101,7 +101,8 @@ def _build(go: Path, directory: Path, how: str) -> Path:
 def version_of(program: Path) -> str:
     """Return what a program says its version is, with a leading "v"; "" where it says nothing.
 
-    One that is killed before it answers is asked again: that says nothing about the program.
+    One that is killed before it answers, is too slow, or cannot be started now is asked again: that says nothing about
+    the program.
     """
     for _ in range(_VERSION_ATTEMPTS):
         try:
@@ -112,8 +113,12 @@ def version_of(program: Path) -> str:
                 timeout=_VERSION_TIMEOUT_S,
                 check=False,
             )
-        except (OSError, subprocess.TimeoutExpired):
-            return ""
+        except subprocess.TimeoutExpired:
+            continue
+        except OSError as error:
+            if not may_pass(error):
+                return ""
+            continue
         # A negative status is the number of a signal.
         if said.returncode >= 0:
             text = said.stdout.strip().removeprefix("v")

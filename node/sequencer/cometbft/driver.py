@@ -11,10 +11,12 @@ bounded in number, bytes and time.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import queue
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,6 +55,7 @@ from node.services.facade import (
     OutcomeUnknownError,
     TooLargeError,
 )
+from node.store import StoreBusyError, StoreClosedError
 
 _log = structlog.get_logger(__name__)
 
@@ -121,6 +124,7 @@ class CometSequencer:
         self._server = AbciServer(self.application, sockets.abci, self._halt)
         self._ends = threading.Event()
         self.engine: EngineFacts | None = None
+        self._ticked: Tick | None = None
         self._threads = [
             threading.Thread(target=self._send_all, name=f"sender-{number}", daemon=True)
             for number in range(SENDERS)
@@ -244,8 +248,18 @@ class CometSequencer:
         while (digest := self._to_send.get()) is not None:
             waiting = self._waiting.get(digest)
             if waiting is not None:
-                self._send(digest, waiting)
+                self._guarded(functools.partial(self._send, digest, waiting))
         self._rpc.close()
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """Do one piece of a thread's work: what passes does not end the thread, and a defect ends the node, not only it."""
+        try:
+            work()
+        # What waits is handed in again.
+        except (StoreBusyError, StoreClosedError) as error:
+            _log.warning("engine not asked now", reason=str(error))
+        except Exception as error:  # noqa: BLE001 - ends the node
+            self._halt(error)
 
     def _send(self, digest: bytes, waiting: _Waiting) -> None:
         waiting.sent_s = time.monotonic()
@@ -291,26 +305,27 @@ class CometSequencer:
     # -- the watch thread
 
     def _watch(self) -> None:
-        ticked = (-1, -1)
         while not self._ends.wait(WATCH_S):
-            try:
-                self.engine = self._rpc.status()
-            except EngineError:
-                self.engine = None
-            self._review()
-            deadline_ms, height = self.application.deadline_ms, self.application.height
-            if (
-                deadline_ms is not None
-                and wall_ms() >= deadline_ms
-                and ticked != (deadline_ms, height)
-            ):
-                ticked = (deadline_ms, height)
-                self._tick(Tick(deadline_ms, height))
+            self._guarded(self._look)
         self._rpc.close()
 
-    def _tick(self, tick: Tick) -> None:
+    def _look(self) -> None:
         try:
-            self._rpc.broadcast(tick.encode())
+            self.engine = self._rpc.status()
+        except EngineError:
+            self.engine = None
+        self._review()
+        deadline_ms, height = self.application.deadline_ms, self.application.height
+        if deadline_ms is not None and wall_ms() >= deadline_ms:
+            self._tick(Tick(deadline_ms, height))
+
+    def _tick(self, tick: Tick) -> None:
+        # Once at a height: the block that it brings moves the height. One that was not taken is no tick.
+        if tick == self._ticked:
+            return
+        try:
+            if self._rpc.broadcast(tick.encode()).code == 0:
+                self._ticked = tick
         except EngineError as error:
             _log.info("tick not taken", reason=str(error))
 

@@ -40,7 +40,7 @@ from clearing.errors import DecodeError
 from clearing.ledger import BlockResult
 from clearing.rules.governance import encode_actions
 from clearing.rules.registry import Action
-from node.errors import SetupError
+from node.errors import SetupError, may_pass
 from node.files import (
     PRIVATE_MODE,
     PUBLIC_MODE,
@@ -71,6 +71,7 @@ _VALIDATOR_KEY = "config/priv_validator_key.json"
 _VALIDATOR_STATE = "data/priv_validator_state.json"
 _GENESIS = "config/genesis.json"
 _CONFIG = "config/config.toml"
+_ADDRESS_BOOK = "config/addrbook.json"
 _RUN = "run"
 _SOCKETS = ("abci.sock", "rpc.sock")
 _SOCKET_PATH_BYTES_MAX = 100  # 108 with the terminating zero on Linux, 104 elsewhere
@@ -143,6 +144,32 @@ def read_keys(home: Path) -> HomeKeys:
         return HomeKeys(address_of(public).hex(), base64.b64decode(validator, validate=True))
     except (ValueError, KeyError, TypeError) as error:
         raise SetupError(f"{home}: not the keys of a consensus engine: {error!r}") from error
+
+
+def check_validator_state(home: Path) -> None:
+    """Check that what the validator has voted for last is remembered.
+
+    Raises: SetupError: it is not; the text says how to go on without ever voting twice.
+    """
+    path = home / _VALIDATOR_STATE
+    try:
+        state = json.loads(read_text(path))
+        # The engine keeps a height as text, round and step as numbers.
+        int(state["height"]), int(state["round"]), int(state["step"])
+    except (SetupError, ValueError, KeyError, TypeError) as error:
+        if may_pass(error):
+            raise
+        raise SetupError(
+            f"{path} is missing or damaged ({error}): without it this validator could vote twice. Never put an old copy "
+            "back. Have governance appoint a new key, or write into it "
+            '{"height": "H", "round": 0, "step": 0}, where H is greater by 2 or more than the engine height that '
+            "`clearing node status` shows on every other operator: the validator votes again from there on"
+        ) from error
+
+
+def remove_address_book(home: Path) -> None:
+    """Remove the engine's list of peers, which it makes anew from config.toml: a damaged one would keep it from starting."""
+    (home / _ADDRESS_BOOK).unlink(missing_ok=True)
 
 
 def block_zero(time_ms: int, actions: Sequence[Action]) -> BlockResult:

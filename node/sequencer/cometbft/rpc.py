@@ -135,7 +135,13 @@ class EngineRpc:
                 connection.request("GET", target)
                 body = connection.getresponse().read(_ANSWER_BYTES_MAX)
                 return _result(body)
-            except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
+            except (
+                OSError,
+                http.client.HTTPException,
+                ValueError,
+                KeyError,
+                TypeError,
+            ) as error:
                 self.close()
                 # An old connection that was closed meanwhile says nothing of the engine.
                 if is_fresh or attempt == 2 or isinstance(error, TimeoutError):

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -30,6 +31,7 @@ from node.sequencer.cometbft.frames import read_frame, write_frame
 _log = structlog.get_logger(__name__)
 
 BUFFER_BYTES = 256 << 10
+ACCEPT_RETRY_S = 0.5
 _BACKLOG = 8
 
 
@@ -89,13 +91,29 @@ class AbciServer:
         while listener is not None and not self._ends:
             try:
                 connection, _ = listener.accept()
-            except OSError:
-                return
-            with self._lock:
-                self._open.add(connection)
+                self._serve_beside(connection)
+            # No descriptor or thread is free now. An engine that nobody answers waits without end and says nothing.
+            except (OSError, RuntimeError) as error:
+                self._wait_after(error)
+
+    def _wait_after(self, error: Exception) -> None:
+        if not self._ends:
+            _log.error("engine's connection not taken, trying again", reason=str(error))
+            time.sleep(ACCEPT_RETRY_S)
+
+    def _serve_beside(self, connection: socket.socket) -> None:
+        with self._lock:
+            self._open.add(connection)
+        try:
             threading.Thread(
                 target=self._serve, args=(connection,), name="abci", daemon=True
             ).start()
+        except RuntimeError:
+            with self._lock:
+                self._open.discard(connection)
+            # The engine ends by itself, and the supervisor brings it again.
+            connection.close()
+            raise
 
     def _serve(self, connection: socket.socket) -> None:
         try:

@@ -104,6 +104,25 @@ async def eventually(condition) -> None:
     raise AssertionError("timed out")
 
 
+def test_one_defect_ends_all_sending_so_that_all_begin_anew() -> None:
+    near = Inbox()
+
+    def defective() -> Inbox:
+        raise RuntimeError("cannot start a thread")
+
+    async def play() -> None:
+        peers = Peers({"near": lambda: near, "far": defective}, asyncio.get_running_loop())
+        with pytest.raises(ExceptionGroup):
+            await peers.run()
+        peers.offer(b"one")
+        await asyncio.sleep(0.05)
+        # Nobody sends beside those that are begun anew.
+        assert near.notes == []
+        assert len(asyncio.all_tasks()) == 1
+
+    asyncio.run(play())
+
+
 def test_the_newest_note_reaches_every_operator_also_one_that_was_away(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
 from pathlib import Path
@@ -14,6 +15,7 @@ from clearing.errors import InvariantViolation, RejectCode
 from clearing.ledger import Block, BlockResult, Outcome
 from clearing.rows import Table
 from clearing.types import ObligationState
+from node.sequencer import embedded
 from node.sequencer.clock import JUMP_MS_MAX, wall_ms
 from node.sequencer.driver import Machine
 from node.sequencer.embedded import RETRY_MS_MAX, RETRY_MS_MIN, Limits
@@ -320,6 +322,40 @@ def test_a_busy_store_asks_to_come_back(tmp_path: Path) -> None:
         with pytest.raises(BusyError):
             result(sequencer.submit(submission))
         assert result(sequencer.submit(submission)).code is RejectCode.OK
+
+
+def test_a_store_that_is_busy_while_nothing_is_to_do_ends_nothing(
+    made: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = threading.Event()
+
+    def busy(*_: object) -> int:
+        asked.set()
+        raise StoreBusyError("more than 1024 reads at once")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(embedded, "next_deadline_ms", busy)
+        with made.running() as sequencer:
+            assert asked.wait(WAIT_S)
+            submission = made.net.submission(P01, item(P01, P02, 1))
+            assert result(sequencer.submit(submission)).code is RejectCode.OK
+    assert made.halts == []
+
+
+def test_a_defect_while_nothing_is_to_do_halts_and_is_told(
+    made: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def defective(*_: object) -> int:
+        raise InvariantViolation("no such leg")
+
+    monkeypatch.setattr(embedded, "next_deadline_ms", defective)
+    with made.running() as sequencer:
+        end = time.monotonic() + WAIT_S
+        while not made.halts and time.monotonic() < end:
+            time.sleep(0.01)
+        assert made.halts == ["InvariantViolation: no such leg"]
+        with pytest.raises(NotServingError, match="no such leg"):
+            sequencer.submit(made.net.submission(P01, item(P01, P02, 1)))
 
 
 def test_a_failed_disk_halts_and_leaves_the_outcome_open(tmp_path: Path) -> None:

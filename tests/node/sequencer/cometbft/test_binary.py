@@ -48,6 +48,18 @@ def test_one_that_is_killed_before_it_answers_is_asked_again(places: Path) -> No
     assert binary.find() is None
 
 
+def test_one_that_is_too_slow_once_is_asked_again(
+    places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(binary, "_VERSION_TIMEOUT_S", 0.5)
+    found = script(
+        places / "bin" / binary.NAME,
+        f"[ -e {places}/asked ] || {{ touch {places}/asked; exec sleep 60; }}\n"
+        f"echo {binary.VERSION.removeprefix('v')}",
+    )
+    assert binary.find() == found
+
+
 def test_the_cache_is_used_where_path_has_none(places: Path) -> None:
     cached = program(binary.cache_directory())
     assert binary.find() == cached

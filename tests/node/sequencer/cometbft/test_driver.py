@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from clearing.errors import RejectCode
+from clearing.errors import InvariantViolation, RejectCode
 from node.sequencer.cometbft import driver as module
-from node.sequencer.cometbft.driver import CometSequencer, QueueLimits
+from node.sequencer.cometbft.application import CODE_RECORDED
+from node.sequencer.cometbft.driver import SENDERS, CometSequencer, QueueLimits
 from node.sequencer.cometbft.home import TRANSACTION_BYTES_MAX, Sockets
 from node.sequencer.driver import Hooks, Machine
 from node.services.facade import (
@@ -22,6 +23,7 @@ from node.services.facade import (
     OutcomeUnknownError,
     TooLargeError,
 )
+from node.store import StoreBusyError
 from tests.ledger_kit import P01, P02, item
 from tests.node.sequencer.cometbft.engine_kit import Engine, Maker
 from tests.node.sequencer.cometbft.rpc_kit import BREAK, ScriptedRpc
@@ -236,3 +238,49 @@ def test_a_defect_halts_and_tells_everybody(
     assert bench.halts == ["ZeroDivisionError: a defect of ours"]
     assert bench.driver.refusal.condition is NodeCondition.HALTED
     assert (bench.store.directory.parent / "halt.json").exists()
+
+
+def test_a_tick_that_was_not_taken_is_sent_again(
+    bench: Bench, maker: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[str] = []
+
+    def answer(path: str) -> Any:
+        if "broadcast_tx_sync" not in path:
+            return "no status"
+        taken.append(path)
+        # As while the engine has just started.
+        return BREAK if len(taken) < 3 else TAKEN
+
+    bench.answer = answer
+    bench.driver.application.deadline_ms = 1
+    eventually(lambda: len(taken) > 2)
+    assert len(set(taken)) == 1
+
+
+def test_senders_and_watch_outlive_a_busy_store_and_a_defect_ends_the_node(
+    bench: Bench, maker: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.answer = lambda _: {"code": CODE_RECORDED, "log": ""}
+    troubles: list[Exception] = [StoreBusyError("more than 1024 reads at once")] * SENDERS
+    screen = bench.driver.application.screen
+
+    def screened(*args: Any, thorough: bool) -> Any:
+        if not thorough and troubles:
+            raise troubles.pop()
+        return screen(*args, thorough=thorough)
+
+    monkeypatch.setattr(bench.driver.application, "screen", screened)
+    submissions = [owes(maker, amount=1 + number) for number in range(SENDERS)]
+    futures = [bench.driver.submit(one) for one in submissions]
+    eventually(lambda: not troubles)
+    bench.answer = lambda _: TAKEN
+    asked = bench.broadcasts
+    eventually(lambda: bench.broadcasts > asked)
+    assert bench.halts == []
+    troubles.append(InvariantViolation("a contradiction"))
+    bench.answer = lambda _: {"code": CODE_RECORDED, "log": ""}
+    eventually(lambda: bool(bench.halts))
+    assert bench.halts[0] == "InvariantViolation: a contradiction"
+    with pytest.raises(OutcomeUnknownError):
+        futures[0].result(WAIT_S)
