@@ -10,8 +10,8 @@ what a node does (runtime.py), what the engine is told and what its words mean (
        PAUSE_S_MIN to PAUSE_S_MAX as long as lives are short
     5. SIGTERM or SIGINT: the node stops first and finishes what it has accepted, then the engine
 
-What ends the supervisor. Whoever starts a pair looks at it, so what is wrong with its files and
-settings ends it at once, by a sentence. What may pass by itself (errors.may_pass: a full disk, no
+What ends the supervisor. Whoever starts a pair looks at it, so what is wrong with its node.toml, its
+files and settings ends it at once, by a sentence. What may pass by itself (errors.may_pass: a full disk, no
 descriptor, a port still taken, a clock not set yet) never does, and once the node has served its
 engine nothing does: it runs unattended, and must come back when the disk has room again, or when the
 file that somebody has spoiled is whole. Each end is logged with its reason, and with how many lives in

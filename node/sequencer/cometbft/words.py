@@ -34,6 +34,7 @@ _PORT_REMEDY = (
     "end the program that has the port of consensus_listen, or choose another here and in the others' consensus_peers: "
     f"{_BY_ITSELF}"
 )
+_DAMAGE_REMEDY = f"the engine's data is damaged: {_BEGIN_ANEW}"
 _FAILURE_REMEDY = (
     "the engine has stopped taking part, though it runs: restart the node. If it says so again, this node's work differs "
     f"from the others', or its engine got what it cannot obey: {_BEGIN_ANEW}"
@@ -43,8 +44,9 @@ _REMEDIES = _MACHINE_REMEDIES | {
     "address already in use": _PORT_REMEDY,
     "does not match AppHash after replay": f"database and engine's data are not of one time: {_BEGIN_ANEW}",
     "is higher than core": f"the database has blocks that the engine's data has not: {_BEGIN_ANEW}",
-    "leveldb: manifest corrupted": f"the engine's data is damaged: {_BEGIN_ANEW}",
-    "leveldb/table: corruption": f"the engine's data is damaged: {_BEGIN_ANEW}",
+    "database entry point either missing or corrupted": _DAMAGE_REMEDY,
+    "leveldb: manifest corrupted": _DAMAGE_REMEDY,
+    "leveldb/table: corruption": _DAMAGE_REMEDY,
     FAILURE_WORDS: _FAILURE_REMEDY,
 }
 """What to do, by words of a line; the first that it holds count."""

@@ -51,6 +51,7 @@ def test_a_failure_for_want_of_room_passes_and_another_does_not() -> None:
         ("listen tcp 0.0.0.0:26656: bind: address already in use", "consensus_listen"),
         ("panic: state.AppHash does not match AppHash after replay. Got", "not of one time"),
         ("app block height (7) is higher than core (3)", "blocks that the engine"),
+        ("ERROR: database entry point either missing or corrupted", "data is damaged"),
         ("leveldb: manifest corrupted (field 'comparer'): missing", "data is damaged"),
     ],
 )
