@@ -140,26 +140,53 @@ def numbers() -> str:
     return "\n".join(rows)
 
 
+PAYLOADS: dict[InstructionKind, Layout] = {
+    **dict.fromkeys(
+        (InstructionKind.AFFIRM, InstructionKind.REJECT, InstructionKind.RESCIND),
+        instruction.SELECTION_LAYOUT,
+    ),
+    InstructionKind.EVIDENCE: instruction.EVIDENCE_LAYOUT,
+    **dict.fromkeys((InstructionKind.CONFIRM, InstructionKind.FAIL), instruction.REFERENCE_LAYOUT),
+    InstructionKind.SET_LIQUIDITY: instruction.LIQUIDITY_LAYOUT,
+    InstructionKind.APPROVE: instruction.APPROVAL_LAYOUT,
+    InstructionKind.SOLVE: solution.LAYOUT,
+    InstructionKind.REPORT_ANCHOR: anchors.REPORT_LAYOUT,
+    InstructionKind.SET_SETTLEMENT_SCRIPT: records_settlement.SCRIPT_LAYOUT,
+    InstructionKind.NAME_COINS: legs.NamedCoins.LAYOUT,
+    InstructionKind.OFFER_LEG: records_settlement.OFFER_LAYOUT,
+    **dict.fromkeys(
+        (InstructionKind.REFUSE_LEG, InstructionKind.RECAST_CYCLE), records_settlement.LEG_LAYOUT
+    ),
+    InstructionKind.REPORT_SIGNING: records_settlement.SIGNING_LAYOUT,
+    InstructionKind.SHOW_TRANSACTION: transaction.PROOF_LAYOUT,
+    InstructionKind.DECLARE_COIN: provenance.CLAIM_LAYOUT,
+    InstructionKind.ATTEST_COIN: records_settlement.ATTEST_LAYOUT,
+}
+OTHER_PAYLOADS = {
+    InstructionKind.RUN_CYCLE: "nothing",
+    InstructionKind.PROPOSE: "actions (clearing/rules/governance.py)",
+    InstructionKind.REPORT_HEADERS: "headers of 80 bytes",
+}
+
+
 def instructions() -> str:
-    """Return every kind of instruction: its number, who may give it, by which key and with which licence."""
+    """Return every kind of instruction: its number, payload, who may give it, by which key and with which licence."""
 
     def words(role: Role) -> str:
         return role.name.lower().replace("_", " ")
 
     rows = [
-        "| number | instruction | given by | signed by | licence |",
-        "| ---: | --- | --- | --- | --- |",
+        "| number | instruction | payload | given by | signed by | licence |",
+        "| ---: | --- | --- | --- | --- | --- |",
     ]
     for kind in InstructionKind:
         rule = ledger._RULES[kind]
-        given = (
-            "who may owe"
-            if rule.roles == ledger._OBLIGORS_ONLY
-            else ", ".join(map(words, rule.roles))
-        )
+        payload = PAYLOADS[kind].name if kind in PAYLOADS else OTHER_PAYLOADS[kind]
+        given = ", ".join(map(words, rule.roles))
+        given = "who may owe" if rule.roles == ledger._OBLIGORS_ONLY else given
         key = "node key" if rule.signer is ledger.KeyUse.NODE else "participant's key"
         licence = "in force" if rule.needs_licence else "in force at the cut-off"
-        rows.append(f"| {kind.value} | {kind.name} | {given} | {key} | {licence} |")
+        rows.append(f"| {kind.value} | {kind.name} | {payload} | {given} | {key} | {licence} |")
     return "\n".join(rows)
 
 

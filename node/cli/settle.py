@@ -40,7 +40,7 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 psbt_app = typer.Typer(
-    help="The cycle's transaction as a PSBT: create, show, sign, combine, status.",
+    help="The cycle's transaction as a PSBT: coins, create, show, sign, combine, status; or refuse, unsigned, recast.",
     no_args_is_help=True,
 )
 app.add_typer(psbt_app, name="psbt")
