@@ -54,7 +54,7 @@ OPEN_ITEMS_MAX = 1 << 26
 SUBMITTER_OPEN_ITEMS_MAX = OPEN_ITEMS_MAX >> 1
 """Greatest limit of one submitter's open obligations that governance may set: nobody fills the book alone."""
 
-SUBMITTER_OPEN_SUBMISSIONS_MAX = 1 << 14
+SUBMITTER_OPEN_SUBMISSIONS_MAX = 1 << 16
 """Greatest number of open submissions of one submitter, however small: each takes about 2 KB of every replica's memory and
 0.1 ms of a cut-off; larger ones make room for as many obligations as governance allows."""
 
