@@ -180,7 +180,8 @@ def test_an_operator_whose_engine_stands_still_says_that_it_is_stuck_and_takes_n
         assert found.log_size < status(network, "ministry").log_size
         assert f"the log here stands at {found.log_size} leaves" in found.condition_detail
         # Nothing is to be deleted for that.
-        assert "does not answer: restart the node" in found.condition_detail
+        remedy = "does not answer: restart the node"
+        until(remedy, lambda: remedy in status(network, "operator-2").condition_detail)
         # What is handed to it goes to another operator.
         with network.client("p01", "operator-2", "ministry") as client:
             (recorded,) = client.submit(ONE)
