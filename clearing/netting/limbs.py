@@ -1,4 +1,4 @@
-"""Sums of 64, 128 and 192 bits inside compiled loops.
+"""Sums of 64 and 192 bits inside compiled loops.
 
 Lives here: what more than one kernel file does to flat arrays of little-endian limbs. May not live here: loops.
 A kernel is cached by its own file (see `engine`), so a change here needs the caches of its callers removed.
@@ -29,19 +29,6 @@ def move_int64(net: U64, payer: np.uint64, payee: np.uint64, lo: np.uint64) -> N
     """Take lo from the payer's cell and add it to the payee's, in one limb."""
     net[payer] -= lo
     net[payee] += lo
-
-
-@jit
-def move_int128(net: U64, payer: np.uint64, payee: np.uint64, lo: np.uint64, hi: np.uint64) -> None:
-    """Take the amount from the payer's cell and add it to the payee's, in two limbs."""
-    payer *= _TWO
-    payee *= _TWO
-    low = net[payer]
-    net[payer] = low - lo
-    net[payer + _ONE] -= hi + np.uint64(low < lo)
-    low = net[payee] + lo
-    net[payee] = low
-    net[payee + _ONE] += hi + np.uint64(low < lo)
 
 
 @jit
