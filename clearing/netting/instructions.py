@@ -121,12 +121,12 @@ def _lower_move(context: Any, builder: Any, signature: Any, arguments: Any) -> A
         address = four_at(sums, builder.mul(builder.zext(party, word), word(PLACES)))
         builder.store(change(load(address), places), address, align=_WORD_BYTES)
 
-    _fetch_ahead(builder, row, (payers, payees, lo, hi))
     total, zeros = (
         load(four_at(gross, word(0))),
         ir.Constant(ir.VectorType(ir.IntType(1), _VECTOR), None),
     )
     for step in range(0, ROWS, _VECTOR):
+        _fetch_ahead(builder, row, step, (payers, payees, lo, hi))
         first = builder.add(row, word(step))
         low, high = load(four_at(lo, first)), load(four_at(hi, first))
         is_zero = builder.icmp_unsigned("==", builder.or_(low, high), ir.Constant(four, None))
@@ -140,14 +140,13 @@ def _lower_move(context: Any, builder: Any, signature: Any, arguments: Any) -> A
     return builder.zext(builder.bitcast(zeros, ir.IntType(_VECTOR)), word)
 
 
-def _fetch_ahead(builder: Any, row: Any, columns: Iterable[Any]) -> None:
-    """Emit the fetches of the rows that come later, each line once."""
+def _fetch_ahead(builder: Any, row: Any, step: int, columns: Iterable[Any]) -> None:
+    """Emit the fetches of the lines that begin `step` rows into the rows that come later: spread out, they do not queue."""
     for column in columns:
         per_line = _LINE_BYTES * 8 // column.type.pointee.width
-        for ahead, locality in _LOCALITY.items():
-            for step in range(0, ROWS, per_line):
-                place = builder.add(row, row.type(ahead + step))
-                _fetch(builder, column, place, locality)
+        if step % per_line == 0:
+            for ahead, locality in _LOCALITY.items():
+                _fetch(builder, column, builder.add(row, row.type(ahead + step)), locality)
 
 
 def _places_of(builder: Any, low: Any, high: Any) -> list[Any]:

@@ -177,8 +177,7 @@ def _net_run(
     first = int(np.searchsorted(start, run[0], side="right")) - 1
     last = int(np.searchsorted(start, run[1], side="left"))
     bounds = np.clip(start[first : last + 1], run[0], run[1])
-    ends, hi = bounds.tolist(), columns.hi
-    narrow = [hi is None or _all_zero(hi[a:b]) for a, b in pairwise(ends)]
+    narrow = _fit_one_word(columns.hi, bounds)
     parts: list[_Part] = []
     while len(parts) < len(narrow):
         begin = len(parts)
@@ -190,9 +189,16 @@ def _net_run(
     return parts
 
 
-def _all_zero(words: U64) -> bool:
-    # numpy reads a whole array before it answers: most that are not zero show it in their first words.
-    return not words[:GROUP].any() and not words.any()
+def _fit_one_word(hi: U64 | None, bounds: I64) -> list[bool]:
+    """Say for each segment whether all its amounts are below 2^64."""
+    if hi is None:
+        return [True] * (bounds.shape[0] - 1)
+    # numpy reads a whole array before it answers: most segments show in their first words that they do not fit.
+    firsts = hi[np.minimum(bounds[:-1], hi.shape[0] - 1)] != _ZERO
+    return [
+        a == b or not (is_wide or hi[a:b][:GROUP].any() or hi[a:b].any())
+        for is_wide, (a, b) in zip(firsts.tolist(), pairwise(bounds.tolist()), strict=True)
+    ]
 
 
 def _sum(
@@ -211,7 +217,8 @@ def _sum(
         columns.debtor, columns.creditor, columns.lo, hi, bounds, cells, gross, state
     )
     parts: list[_Part] = []
-    for is_too_wide, run in groupby(range(segments), lambda segment: state[segment] == TOO_WIDE):
+    totals, states = gross.tolist(), state.tolist()
+    for is_too_wide, run in groupby(range(segments), lambda segment: states[segment] == TOO_WIDE):
         found = list(run)
         if is_too_wide:
             again = bounds[found[0] : found[-1] + 2]
@@ -219,10 +226,9 @@ def _sum(
             parts += _sum(columns, again, asset + found[0], participants, wider, engine)
             continue
         for segment in found:
-            words = gross[segment].tolist()
-            total = words[0] + (words[1] << 32) + (words[2] << 64) + (words[3] << 96)
+            total = sum(word << (32 * place) for place, word in enumerate(totals[segment]))
             positions = Positions(cells[segment], total)
-            parts.append(_Part(asset + segment, positions, int(state[segment])))
+            parts.append(_Part(asset + segment, positions, states[segment]))
     return parts
 
 
