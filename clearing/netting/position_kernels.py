@@ -1,7 +1,7 @@
-"""The loops that sum obligations into positions, one for each arithmetic tier, compiled and in numpy.
+"""The loops that sum obligations into positions, for one limb and for more, compiled and in numpy.
 
 Lives here: what `positions` runs. May not live here: anything that reads or makes a `Positions`.
-Invariants kept: a row is validated before it is added; ids are below `participants`, or nothing is written.
+Invariants kept: the ids of a row are validated before it is added; where a row is bad, the sums of its segment mean nothing.
 
 How they are fast: one asset at a time, so that its sums stay in the nearest caches; rows in groups of 128, whose ids are
 validated with a few vector instructions; while a group is added, rows that come later are fetched, since the
@@ -172,7 +172,7 @@ def _sum_row(
 
 @jit
 def _carry(sums: U64, net: U64) -> None:
-    """Make numbers of three limbs out of sums of four places."""
+    """Make numbers of two or three limbs out of sums of four places."""
     for cell in range(net.shape[0]):
         carried = np.int64(0)
         for place in range(PLACES):

@@ -2,7 +2,7 @@
 
 Lives here: how a book is cut into work, summed and put together, and the views of the sums. May not live here:
 the loops themselves (position_kernels) and any choice of which obligations settle.
-Invariants kept: every row is validated before it is added; sums are exact; the positions of an asset add up to
+Invariants kept: no position is given out of which a row is bad; sums are exact; the positions of an asset add up to
 zero; the result does not depend on row order, engine, tier, pieces or threads.
 """
 
