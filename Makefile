@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-core test-node test-docker quick lint bench proto clean
+.PHONY: install demo test test-docker quick lint bench proto clean
 
 install: .venv/.installed
 
@@ -25,16 +25,8 @@ lint: install
 quick: install
 	$(BIN)/pytest -m "not slow"
 
-# The core's tests compute; the nodes' mostly wait for one another, and take the time of both while they run side by side.
 test: lint
-	$(MAKE) --no-print-directory --jobs=2 test-core test-node
-
-test-core: install
-	@log=$$(mktemp); nice $(BIN)/pytest tests --ignore=tests/node --ignore=tests/network >$$log 2>&1; \
-	    status=$$?; cat $$log; rm $$log; exit $$status
-
-test-node: install
-	$(BIN)/pytest tests/node tests/network
+	$(BIN)/pytest
 
 test-docker: install
 	docker/test.sh
