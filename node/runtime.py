@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from clearing.errors import ClearingError
+from clearing.errors import ClearingError, InvariantViolation
 from clearing.log.policy import Policy
 from node.auth import Access
 from node.broadcast import Broadcast
@@ -404,7 +404,7 @@ class Runtime:
 
     def _run_beside(self, name: str, work: Work) -> None:
         """Run `work` until it ends or the node stops."""
-        task = asyncio.create_task(_kept(name, work))
+        task = asyncio.create_task(_kept(name, work, self.halt))
 
         async def end() -> None:
             task.cancel()
@@ -494,12 +494,15 @@ class Runtime:
         self._run_beside("metrics", observe)
 
 
-async def _kept(name: str, work: Work) -> None:
-    """Run `work`; where it fails it is said and begins anew: the ledger is none the worse, and must not end for it."""
+async def _kept(name: str, work: Work, halt: Callable[[str], None]) -> None:
+    """Run `work`; where it fails it is said and begins anew: the ledger is none the worse. A defect of ours halts the node."""
     pause_s = BEGIN_ANEW_S_MIN
     while True:
         try:
             return await work()
+        except InvariantViolation as error:
+            _log.exception("defect in work beside the ledger", work=name)
+            return halt(f"{name}: {error}")
         except Exception:  # noqa: BLE001 - see above; it is logged whole
             _log.exception(
                 "work beside the ledger failed and begins anew", work=name, pause_s=pause_s

@@ -113,6 +113,28 @@ def test_a_defect_ends_the_process_with_an_error(network: LocalNetwork) -> None:
     assert any(json.loads(line)["event"] == "sequencer halted" for line in err.splitlines())
 
 
+FAILS_BESIDE = """
+from clearing.errors import InvariantViolation
+from node.replication.follower import Follower
+runtime.BEGIN_ANEW_S_MIN = 0.05
+failures = [InvariantViolation("a contradiction"), OSError("no network")]
+async def fail(follower):
+    raise failures.pop()
+Follower.run = fail
+"""
+
+
+def test_work_beside_the_ledger_begins_anew_unless_a_defect_ends_it(network: LocalNetwork) -> None:
+    process = start(network, "ministry", FAILS_BESIDE)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 3
+    assert out.startswith("NodeHaltedError the node stopped: follower: a contradiction")
+    events = [json.loads(line) for line in err.splitlines()]
+    failed = [event for event in events if "work beside the ledger" in event["event"]]
+    assert [(event["level"], event["work"]) for event in failed] == [("error", "follower")] * 2
+    assert "begins anew" in failed[0]["event"]
+
+
 def test_a_node_whose_disk_fails_at_start_says_so(network: LocalNetwork) -> None:
     data = kit.config_of(network, LEADER).data_dir / "data.mdb"
     data.write_bytes(data.read_bytes()[:-4096])
