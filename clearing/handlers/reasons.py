@@ -88,7 +88,7 @@ def _row_of(taken: AssetTaken, submission: OpenSubmission, item: int) -> int:
 
 
 def answer(question: Question) -> Explanation:
-    """Compute the answer; it may take as long as some hundred runs of the asset's method."""
+    """Compute the answer; it may take as long as some hundred runs of gridlock, or ten or twenty of set-off."""
     asked, taken, limits, row = question.asked, question.taken, question.limits, question.row
     if taken is None or limits is None or row is None:
         return asked

@@ -5,16 +5,19 @@ Invariant kept: the change is computed, not estimated: with it the payment settl
 with as little for any other single participant, it does not.
 
 Why a search by halves is exact: a greater limit never unsettles a payment, since the greatest set only grows. And
-a participant whose payments all settle is limited by nothing, so more liquidity for it changes nothing. By set-off: let
-every greatest one discharge a debtor's payment, and take a greatest one with one unit more liquidity for that debtor.
-Where the two differ they differ by circles, and one that took the payment back would enter the debtor by it, so not by
-the new unit: it could have been taken before.
+a participant whose payments all settle is limited by nothing, so more liquidity for it changes nothing.
+
+By set-off: let every greatest one discharge a debtor's payment, and take a greatest one with one unit more liquidity for that
+debtor. Where the two differ they differ by circles, and one that took the payment back would enter the debtor by it, so not by
+the new unit: it could have been taken before. What is discharged grows with the debtor's liquidity evenly between bends, by
+less after each; the least that is sure is at a bend, which is found where the bounds of two set-offs meet.
+Source: strict complementarity of linear programming (Goldman and Tucker, 1956); the search is Eisner's and Severance's (1976).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,42 +91,94 @@ def sure_change(
     """Find the least that a debtor's limits would have to grow for every greatest set-off to discharge its payment.
 
     There may be several greatest set-offs, so a payment that one of them discharges is not yet sure to be.
-    row: the payment's number in `columns`. Costs two set-offs for each bit of what the debtor owes.
+    row: the payment's number in `columns`. Costs one or two set-offs for each price that the debtor's liquidity has on the
+    way, which are few: a price is the number of obligations that one unit more discharges.
 
     Returns: the change; None where every greatest set-off discharges the payment without any, or where no limit below
     2^128 is enough.
     """
     debtor = int(columns.debtor[row])
     allowed = limits.allowed()
-    less = _one_unit_less(columns, row)
+    less, owed = _up_to(columns, row)
 
-    def is_sure(more: int) -> bool:
+    def tried(more: int) -> _Trial:
         liquidity = _raised(allowed, debtor, more)
-        whole, short = (
-            set_off(table, limits.participants, liquidity, engine=engine).value
-            for table in (columns, less)
-        )
-        return short < whole
+        return _try(owed, less, limits.participants, liquidity, engine)
 
     # Who may pay all that it owes pays it: whatever it left would add to the value.
-    owed = columns.take(np.flatnonzero(columns.debtor == debtor))
-    most = min(gross_of(owed), (1 << 128) - 1) - wide.to_ints(allowed[debtor][np.newaxis])[0]
-    if is_sure(0) or most <= 0 or not is_sure(most):
+    debts = gross_of(owed.take(np.flatnonzero(owed.debtor == debtor)))
+    enough = min(debts, (1 << 128) - 1) - wide.to_ints(allowed[debtor][np.newaxis])[0]
+    low = tried(0)
+    if low.is_sure or enough <= 0:
         return None
-    too_little, enough = 0, most
-    while enough - too_little > 1:
-        middle = (too_little + enough) // 2
-        if is_sure(middle):
-            enough = middle
+    high = tried(enough)
+    if not high.is_sure:
+        return None
+    too_little = 0
+    while not _is_line(low, high, enough - too_little):
+        more = too_little + _meeting(low, high, enough - too_little)
+        between = tried(more)
+        if between.is_sure:
+            enough, high = more, between
         else:
-            too_little = middle
+            too_little, low = more, between
     return _change(limits, debtor, enough)
 
 
-def _one_unit_less(columns: AssetColumns, row: int) -> AssetColumns:
-    """Return the obligations with one unit less between two parties than discharges `row` wholly.
+class _Trial(NamedTuple):
+    """A greatest set-off with so much liquidity for the debtor.
 
-    Parallel obligations lose in queue order, so those that wait behind `row` are left out.
+    price: with d more the value is at most value + price * d, also for d below zero. is_sure: whether every other greatest
+    one discharges the payment too.
+    """
+
+    value: int
+    price: int
+    is_sure: bool
+
+
+def _is_line(low: _Trial, high: _Trial, apart: int) -> bool:
+    """Say whether the greatest value grows evenly between two trials, of which only the second is sure: the least is there.
+
+    The potentials that prove the value between two bends prove it at both of them, and a payment is sure exactly where
+    some of them leave it no choice (strict complementarity). So what is not sure before a bend is not sure up to the next.
+    """
+    gained = high.value - low.value
+    return apart == 1 or gained in (low.price * apart, high.price * apart)
+
+
+def _meeting(low: _Trial, high: _Trial, apart: int) -> int:
+    """Return where the bounds of two trials meet, rounded up, and at least one step from both."""
+    gained = high.value - low.value
+    meeting = -((high.price * apart - gained) // (low.price - high.price))
+    return min(max(1, meeting), apart - 1)
+
+
+def _try(
+    owed: AssetColumns, less: AssetColumns, participants: int, liquidity: U64, engine: Engine
+) -> _Trial:
+    """Set off what is owed up to a payment, its last row, which is not sure where with one unit `less` as much is discharged."""
+    found = set_off(owed, participants, liquidity, engine=engine)
+    payer, payee = int(owed.debtor[-1]), int(owed.creditor[-1])
+    price, other = int(found.potentials[payer]), int(found.potentials[payee])
+    if owed.lo[-1] != found.discharged_lo[-1] or (
+        owed.hi is not None
+        and found.discharged_hi is not None
+        and owed.hi[-1] != found.discharged_hi[-1]
+    ):
+        return _Trial(found.value, price, is_sure=False)
+    # What the potentials leave no choice is full in every greatest set-off.
+    if 1 - price + other > 0:
+        return _Trial(found.value, price, is_sure=True)
+    without = set_off(less, participants, liquidity, engine=engine)
+    return _Trial(found.value, price, is_sure=without.value < found.value)
+
+
+def _up_to(columns: AssetColumns, row: int) -> tuple[AssetColumns, AssetColumns]:
+    """Return the obligations with one unit less between two parties than discharges `row` wholly, and with just as much.
+
+    Parallel obligations lose in queue order, so those that wait behind `row` are left out: where they lose something in
+    every greatest set-off, `row` loses all in every one without them. `row` is the last one.
     """
     order = queue_order(columns)
     place = np.arange(columns.rows)
@@ -131,14 +186,15 @@ def _one_unit_less(columns: AssetColumns, row: int) -> AssetColumns:
         place[order] = np.arange(columns.rows)
     debtor, creditor = columns.debtor, columns.creditor
     parallel = (debtor == debtor[row]) & (creditor == creditor[row])
-    keep = ~parallel | (place <= place[row])
-    lo = columns.lo.copy()
-    hi = None if columns.hi is None else columns.hi.copy()
-    if hi is not None and not lo[row]:
-        hi[row] -= np.uint64(1)
-    lo[row : row + 1] -= np.uint64(1)
-    keep[row] = bool(lo[row]) or (hi is not None and bool(hi[row]))
-    return replace(columns, lo=lo, hi=hi).take(np.flatnonzero(keep))
+    others = np.flatnonzero(~parallel | (place < place[row]))
+    owed = columns.take(np.append(others, row))
+    lo = owed.lo.copy()
+    hi = None if owed.hi is None else owed.hi.copy()
+    if hi is not None and not lo[-1]:
+        hi[-1] -= np.uint64(1)
+    lo[-1:] -= np.uint64(1)
+    kept = len(lo) - (not lo[-1] and (hi is None or not hi[-1]))
+    return replace(owed, lo=lo, hi=hi).between(0, kept), owed
 
 
 def _change(limits: Limits, participant: int, more: int) -> Change:

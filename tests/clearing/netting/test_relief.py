@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,16 @@ from clearing.netting.engine import Engine
 from clearing.netting.gridlock import gridlock
 from clearing.netting.limits import Limits
 from clearing.netting.relief import Change, cheapest_change, sure_change
-from tests.clearing.netting.netting_kit import ENGINES, NO_CAP, Row, Table, columns_of
+from clearing.netting.setoff import set_off
+from tests.clearing.netting.netting_kit import (
+    ENGINES,
+    NO_CAP,
+    Row,
+    Table,
+    columns_of,
+    queue_order,
+    tables,
+)
 
 EACH_ENGINE = pytest.mark.parametrize("engine", ENGINES)
 
@@ -152,6 +162,50 @@ def test_with_less_some_greatest_set_off_leaves_the_payment(
         max(0, limit - table.liquidity[debtor]),
         max(0, limit - table.caps[debtor]),
     )
+
+
+def is_missed(table: Table, row: int, more: int) -> bool:
+    """Is as much discharged when one unit less is owed than takes the row wholly? Then a greatest set-off leaves it."""
+    rows, wanted = table.rows, table.rows[row]
+    pair = [
+        at
+        for at in queue_order(rows)
+        if (rows[at].debtor, rows[at].creditor) == (wanted.debtor, wanted.creditor)
+    ]
+    behind = pair[pair.index(row) + 1 :]
+    less = [
+        replace(one, amount=one.amount - (at == row))
+        for at, one in enumerate(rows)
+        if at not in behind and (at != row or one.amount > 1)
+    ]
+    allowed = table.allowed
+    allowed[wanted.debtor] += more
+    liquidity = Limits.of(table.participants, dict(enumerate(allowed))).allowed()
+    values = {
+        set_off(columns_of(owed), table.participants, liquidity).value for owed in (rows, less)
+    }
+    return len(values) == 1
+
+
+@given(table=tables(rows_max=16).filter(lambda table: len(table.rows) > 0), data=st.data())
+def test_the_least_that_is_sure_is_where_one_unit_less_begins_to_matter(
+    table: Table, data: st.DataObject
+) -> None:
+    row = data.draw(st.integers(0, len(table.rows) - 1))
+    debtor = table.rows[row].debtor
+    change = sure_change(table.columns, table.limits, row)
+    owed = sum(one.amount for one in table.rows if one.debtor == debtor)
+    most = min(owed, 2**128 - 1) - table.allowed[debtor]
+    if change is None:
+        assert not is_missed(table, row, 0) or most <= 0 or is_missed(table, row, most)
+        return
+    liquidity, cap = table.liquidity[debtor], table.caps[debtor]
+    limit = liquidity + change.liquidity if change.liquidity else cap + change.cap
+    assert change == Change(debtor, max(0, limit - liquidity), max(0, limit - cap))
+    more = limit - table.allowed[debtor]
+    assert 0 < more <= most
+    assert is_missed(table, row, more - 1)
+    assert not is_missed(table, row, more)
 
 
 @EACH_ENGINE
