@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import os
 import stat
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from node.cli.errors import WrongUseError
@@ -19,11 +19,47 @@ LINE_BYTES_MAX = 1 << 20
 """Greatest line of a table: each of its fields has at most 4,096 characters; what is longer is no table."""
 
 _PIECE_BYTES = 1 << 20
+_OWN_GROUPS = Path("/proc/self/cgroup")
+_GROUPS = Path("/sys/fs/cgroup")
 
 
 def memory_share_bytes() -> int:
-    """Return half of this machine's memory: what is in a larger file would not fit beside it."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    """Return half of the memory there is, the machine's or the container's: what is in a larger file would not fit beside it."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min([machine, *group_limits_bytes(_OWN_GROUPS, _GROUPS)]) // 2
+
+
+def group_limits_bytes(own: Path, groups: Path) -> list[int]:
+    """Return the limits on memory of the control groups of a process and of all groups around them.
+
+    own: the process's list of them (/proc/PID/cgroup); groups: where they are mounted. What sets no limit is left out, and what
+    is not there: a container may see its own group as the top, or by the path that it has outside.
+
+    Source: Linux, Documentation/admin-guide/cgroup-v2.rst (memory.max) and cgroup-v1/memory.rst (memory.limit_in_bytes).
+    """
+    limits = []
+    for line in _text(own).splitlines():
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            top, name = groups, "memory.max"
+        elif "memory" in controllers.split(","):
+            top, name = groups / "memory", "memory.limit_in_bytes"
+        else:
+            continue
+        group = PurePosixPath(path.lstrip("/"))
+        for one in (group, *group.parents):
+            text = _text(top / one / name).strip()
+            if text.isdecimal():
+                limits.append(int(text))
+    return limits
+
+
+def _text(path: Path) -> str:
+    """Return the text of a file of the system, "" where it cannot be read."""
+    try:
+        return os.fsdecode(path.read_bytes())
+    except OSError:
+        return ""
 
 
 def read_whole(
@@ -31,7 +67,7 @@ def read_whole(
 ) -> bytes:
     """Return the bytes of a file, a pipe or a device that ends.
 
-    bytes_max: greatest size, half of the machine's memory if left out; line_bytes_max: greatest line, in bytes.
+    bytes_max: greatest size, half of the memory there is if left out; line_bytes_max: greatest line, in bytes.
     Raises: WrongUseError: FILE_TOO_LARGE, LINE_TOO_LONG; OSError: it cannot be read.
     """
     limit = memory_share_bytes() if bytes_max is None else bytes_max

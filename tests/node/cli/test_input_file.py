@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from node.cli import input_file, main
 from node.cli.errors import WrongUseError
-from node.cli.input_file import LINE_BYTES_MAX, read_whole
+from node.cli.input_file import LINE_BYTES_MAX, group_limits_bytes, memory_share_bytes, read_whole
 
 RUNNER = CliRunner()
 HEADER = b"id,debtor,creditor,asset,amount\n"
@@ -99,6 +99,63 @@ def test_lines_up_to_the_limit_are_read_however_they_end_and_come(
     path.write_bytes(data + b"x")
     with Pipe(data + b"x", 1) as pipe:
         assert refusal(pipe if piped else path, line_bytes_max=100) == "LINE_TOO_LONG"
+
+
+UNLIMITED_V1 = (1 << 63) - 4096
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "limits"),
+    [
+        ("0::/\n", {"memory.max": "1073741824\n"}, [1 << 30]),
+        ("0::/\n", {"memory.max": "max\n"}, []),
+        ("0::/\n", {}, []),
+        # A group is also under the limits of those around it.
+        (
+            "0::/a.slice/b.scope\n",
+            {"a.slice/memory.max": "7\n", "a.slice/b.scope/memory.max": "max\n"},
+            [7],
+        ),
+        ("0::/a/b\n", {"a/memory.max": "7", "a/b/memory.max": "9"}, [9, 7]),
+        # A container that sees its path outside, and its own group mounted as the top.
+        ("0::/docker/c0ffee\n", {"memory.max": "5"}, [5]),
+        ("9:memory:/docker/c0ffee\n0::/\n", {"memory/memory.limit_in_bytes": "5"}, [5]),
+        (
+            "12:cpu,cpuacct:/x\n4:hugetlb,memory:/x:y\n1:name=systemd:/x\n",
+            {"memory/x:y/memory.limit_in_bytes": "6", "memory/memory.limit_in_bytes": "8"},
+            [6, 8],
+        ),
+        ("4:memory:/\n", {"memory/memory.limit_in_bytes": f"{UNLIMITED_V1}\n"}, [UNLIMITED_V1]),
+        ("4:cpuset:/\n", {"memory/memory.limit_in_bytes": "6"}, []),
+        (None, {"memory.max": "1"}, []),
+    ],
+)
+def test_limits_of_control_groups_are_read(
+    own: str | None, files: dict[str, str], limits: list[int], tmp_path: Path
+) -> None:
+    listed, groups = tmp_path / "cgroup", tmp_path / "groups"
+    if own is not None:
+        listed.write_text(own)
+    for name, text in files.items():
+        path = groups / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    assert group_limits_bytes(listed, groups) == limits
+
+
+@pytest.mark.parametrize(
+    ("limit", "share"), [("4096\n", 2048), ("max\n", None), (UNLIMITED_V1, None)]
+)
+def test_the_lesser_of_machine_and_container_bounds_a_file(
+    limit: object, share: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "cgroup"
+    own.write_text("0::/\n")
+    (tmp_path / "memory.max").write_text(str(limit))
+    monkeypatch.setattr(input_file, "_OWN_GROUPS", own)
+    monkeypatch.setattr(input_file, "_GROUPS", tmp_path)
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    assert memory_share_bytes() == (machine if share is None else share)
 
 
 def test_a_table_comes_through_a_pipe() -> None:
