@@ -14,7 +14,6 @@ from typing import Annotated, Self
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from clearing.rules.registry import Registry
@@ -24,7 +23,7 @@ from node.cli.errors import WrongUseError
 from node.cli.names import Names
 from node.cli.obligation_file import REMEDIES_OF_FILES, REQUIRED, Directory, parse_obligations
 from node.cli.options import AsJson
-from node.cli.render import cells, notice, print_json, stdout, table
+from node.cli.render import cells, literal, notice, print_json, stdout, table
 from node.cli.session import told
 from node.client import ClientError
 from node.csv_file import FaultLog, open_rows
@@ -190,12 +189,14 @@ class Telling:
         self._bar.update(self._task, visible=False)
         passed = time.monotonic() - self._started
         self._console.print()
-        self._console.print(f"[bold cyan]{self._steps}. {escape(title)}[/] [dim]{passed:5.1f} s[/]")
+        self._console.print(
+            f"[bold cyan]{self._steps}. {literal(title)}[/] [dim]{passed:5.1f} s[/]"
+        )
 
     def say(self, text: str) -> None:
         """Print what was found out."""
         self._bar.update(self._task, visible=False)
-        self._console.print(f"   [green]✓[/] {escape(text)}", soft_wrap=True)
+        self._console.print(f"   [green]✓[/] {literal(text)}", soft_wrap=True)
 
     def nodes(self, reports: Sequence[NodeReport]) -> None:
         """Print the nodes."""

@@ -15,11 +15,10 @@ from contextlib import suppress
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from clearing.errors import ClearingError, DecodeError, VerificationError
-from node.cli.render import print_json, stderr
+from node.cli.render import cells, literal, print_json, stderr
 from node.errors import SetupError
 
 EXIT_CHECK_FAILED = 1
@@ -119,13 +118,13 @@ def show_error(error: CliError, *, as_json: bool) -> None:
 
 
 def _tell(error: CliError, console: Console) -> None:
-    console.print(f"[bold red]{escape(error.code)}[/]: {escape(error.sentence)}", soft_wrap=True)
+    console.print(f"[bold red]{literal(error.code)}[/]: {literal(error.sentence)}", soft_wrap=True)
     if error.details:
         console.print(_details_table(error.details))
         if error.total > len(error.details):
             console.print(f"... {error.total} in all; the first {len(error.details)} are shown")
     if error.remedy:
-        console.print(f"[bold]What to do:[/] {escape(error.remedy)}", soft_wrap=True)
+        console.print(f"[bold]What to do:[/] {literal(error.remedy)}", soft_wrap=True)
 
 
 def _details_table(details: Sequence[dict[str, Any]]) -> Table:
@@ -133,5 +132,5 @@ def _details_table(details: Sequence[dict[str, Any]]) -> Table:
     for name in details[0]:
         table.add_column(name, overflow="fold")
     for row in details:
-        table.add_row(*(escape(str(value)) for value in row.values()))
+        table.add_row(*cells(*row.values()))
     return table

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
-from rich.markup import escape
 from typer.core import TyperGroup
 
 from clearing.errors import VerificationError
@@ -24,7 +23,7 @@ from node.cli.errors import EXIT_CHECK_FAILED, WrongUseError
 from node.cli.input_file import LINE_BYTES_MAX, read_whole
 from node.cli.net_tables import Summary
 from node.cli.options import AsJson
-from node.cli.render import notice, print_json, progress, stdout
+from node.cli.render import literal, notice, print_json, progress, stdout
 from node.csv_file import FaultyFileError, is_blank
 from node.files import replacing
 from node.netting.claims import Claims
@@ -343,7 +342,7 @@ def _show_refusal(reason: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"holds": False, "reason": reason})
         return
-    stdout().print(f"[bold red]does not hold:[/] {escape(reason)}", soft_wrap=True)
+    stdout().print(f"[bold red]does not hold:[/] {literal(reason)}", soft_wrap=True)
 
 
 def _show_claims(claims: Claims, table: ObligationTable, *, as_json: bool) -> None:

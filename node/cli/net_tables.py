@@ -148,10 +148,7 @@ class Summary:
         counts = ("obligations", "settled", "unsettled", "ratio")
         amounts = ("gross", "net", "value", "liquidity used")
         title = f"Netting: {self._method.name.lower()}"
-        shown = table(title, ("asset", *counts, *amounts), counts)
-        for column in shown.columns[-len(amounts) :]:
-            # Amounts of many digits break over lines rather than push counts out of sight.
-            column.justify = "right"
+        shown = table(title, ("asset", *counts, *amounts), (*counts, *amounts))
         for row in self._assets:
             shown.add_row(*cells(*row))
         stdout().print(shown)

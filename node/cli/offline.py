@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from clearing.commit_proof import CommitProof, VerifiedCommit, has_commit_proof
 from clearing.errors import ClearingError, DecodeError, VerificationError
@@ -28,7 +27,7 @@ from clearing.records.transaction import actor_of
 from node.cli.bitcoin import header_source, parse_pin
 from node.cli.errors import EXIT_CHECK_FAILED, WrongUseError
 from node.cli.options import AsJson
-from node.cli.render import cells, print_json, stdout, table, utc
+from node.cli.render import cells, literal, print_json, stdout, table, utc
 from node.files import read_given
 
 if TYPE_CHECKING:
@@ -155,7 +154,7 @@ def _show_refusal(reason: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"holds": False, "reason": reason})
         return
-    stdout().print(f"[bold red]does not hold:[/] {escape(reason)}", soft_wrap=True)
+    stdout().print(f"[bold red]does not hold:[/] {literal(reason)}", soft_wrap=True)
 
 
 def read_proof(file: Path) -> bytes:
@@ -389,4 +388,4 @@ def show_clocks(facts: dict[str, Any]) -> None:
         console.print(f"            median of eleven blocks {median}", soft_wrap=True)
     console.print(f"            from trusted block {by['trusted_header']}", soft_wrap=True)
     if by["warning"]:
-        console.print(f"[yellow]note[/]        {escape(by['warning'])}", soft_wrap=True)
+        console.print(f"[yellow]note[/]        {literal(by['warning'])}", soft_wrap=True)

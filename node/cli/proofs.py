@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from clearing.errors import VerificationError
 from clearing.log import merkle
@@ -23,7 +22,7 @@ from node.cli.bitcoin import HEADERS_TIMEOUT_S, header_source, parse_pin
 from node.cli.errors import WrongUseError
 from node.cli.offline import anchored_facts, commit_facts, show_clocks
 from node.cli.options import AsJson
-from node.cli.render import print_json, progress, stderr, stdout
+from node.cli.render import literal, print_json, progress, stderr, stdout
 from node.cli.session import Access, with_access
 from node.client import Client
 from node.client.anchored import AnchoredOptions
@@ -142,7 +141,7 @@ def receipt(
         return
     policy = access.identity.profile.policy_path
     console = stdout()
-    console.print(f"[green]written[/] {escape(str(out))}, {len(data):,} bytes", soft_wrap=True)
+    console.print(f"[green]written[/] {literal(str(out))}, {len(data):,} bytes", soft_wrap=True)
     if anchored:
         show_clocks(facts)
     checked = f"check it with: clearing verify {out} --policy {policy}"
@@ -288,7 +287,7 @@ def export(
         print_json(facts)
         return
     stdout().print(
-        f"[green]written[/] {made.files_written} files for {made.size:,} leaves to {escape(str(directory))}",
+        f"[green]written[/] {made.files_written} files for {made.size:,} leaves to {literal(str(directory))}",
         soft_wrap=True,
     )
     told = f"origin {seen.checkpoint.origin}, public key in {made.vkey_path}"

@@ -21,15 +21,67 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 PIPE_COLUMNS = 200
 """Width of tables where the output is no terminal, so that no value is cut for a reader that is a program."""
 
 
+_FOLDED_COLUMNS = 12
+_BETWEEN_COLUMNS = 3
+
+# What could move a cursor, clear a screen, or turn the digits beside it around: U+0000 to U+001F but tabs and line feeds,
+# U+007F to U+009F, line and paragraph separators, and what embeds, overrides or isolates a direction of writing.
+_UNSEEN = {
+    code: ascii(chr(code))[1:-1]
+    for span in ((0, 9), (11, 32), (0x7F, 0xA0), (0x2028, 0x202F), (0x2066, 0x206A))
+    for code in range(*span)
+}
+
+
+class _Console(Console):
+    """A console on which no value of a table is lost: one too wide is shown as records, a value a line."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as rich does."""
+        super().print(*map(self._fitting, objects), **options)
+
+    def _fitting(self, shown: Any) -> Any:
+        if not isinstance(shown, Table):
+            return shown
+        return shown if _least_columns(shown) <= self.width else _records(shown)
+
+
+def _least_columns(shown: Table) -> int:
+    """Return the width that a table needs: what does not fold whole, and of what folds a few letters."""
+    least = _BETWEEN_COLUMNS * (len(shown.columns) - 1)
+    for column in shown.columns:
+        texts = (column.header, *column.cells)
+        widest = max(Text.from_markup(str(text)).cell_len for text in texts)
+        least += widest if column.no_wrap else min(widest, _FOLDED_COLUMNS)
+    return least
+
+
+def _records(shown: Table) -> Table:
+    """Return a table with a line for each value of another one, and an empty line between its rows."""
+    made = Table(
+        title=shown.title, title_justify="left", title_style="bold", box=None, show_header=False
+    )
+    made.add_column(style=shown.header_style, no_wrap=True)
+    made.add_column(overflow="fold")
+    columns = [list(column.cells) for column in shown.columns]
+    for number, row in enumerate(zip(*columns, strict=True)):
+        if number:
+            made.add_row()
+        for column, cell in zip(shown.columns, row, strict=True):
+            made.add_row(column.header, cell)
+    return made
+
+
 def _console(*, error: bool) -> Console:
     stream = sys.stderr if error else sys.stdout
     wide = None if stream.isatty() or "COLUMNS" in os.environ else PIPE_COLUMNS
-    return Console(stderr=error, width=wide, highlight=False)
+    return _Console(stderr=error, width=wide, highlight=False)
 
 
 def stdout() -> Console:
@@ -44,7 +96,7 @@ def stderr() -> Console:
 
 def notice(text: str) -> None:
     """Tell the user something that is no error, on stderr, so that JSON on stdout stays whole."""
-    stderr().print(f"[yellow]note:[/] {escape(text)}", soft_wrap=True)
+    stderr().print(f"[yellow]note:[/] {literal(text)}", soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
@@ -94,7 +146,7 @@ def counted(count: int, noun: str) -> str:
 def table(title: str, columns: Sequence[str], numeric: Sequence[str] = ()) -> Table:
     """Return an empty table; the columns named in `numeric` are set to the right."""
     made = Table(
-        title=escape(title),
+        title=literal(title),
         title_justify="left",
         title_style="bold",
         header_style="bold cyan",
@@ -108,9 +160,14 @@ def table(title: str, columns: Sequence[str], numeric: Sequence[str] = ()) -> Ta
     return made
 
 
+def literal(text: str) -> str:
+    """Return a text of anybody's so that it is printed as it stands: no markup, and of what has no shape its code."""
+    return escape(text.translate(_UNSEEN))
+
+
 def cells(*values: Any) -> list[str]:
-    """Return the values as cell texts that rich does not read as markup."""
-    return [escape(str(value)) for value in values]
+    """Return the values as cell texts that are printed as they stand."""
+    return [literal(str(value)) for value in values]
 
 
 @contextmanager

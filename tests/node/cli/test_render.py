@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from clearing.errors import DecodeError, InvariantViolation, VerificationError
 from node.cli.cycles import percent
 from node.cli.errors import CheckFailedError, WrongUseError, as_cli_error, show_error
-from node.cli.render import cells, counted, print_json_rows, scaled, trimmed, utc
+from node.cli.render import (
+    cells,
+    counted,
+    print_json_rows,
+    scaled,
+    stdout,
+    table,
+    trimmed,
+    utc,
+)
 from node.errors import SetupError
 
 
@@ -78,6 +87,28 @@ def test_rows_come_as_one_json_list(count: int, capsys: pytest.CaptureFixture[st
 
 def test_cells_are_no_markup() -> None:
     assert cells("[red]x[/]", 5) == ["\\[red]x\\[/]", "5"]
+
+
+def test_what_has_no_shape_is_printed_by_its_code() -> None:
+    hostile = "a\x1b[2Jb\u202e\u2066c\u2028\x85\x7f\r"
+    assert cells(hostile) == ["a\\x1b[2Jb\\u202e\\u2066c\\u2028\\x85\\x7f\\r"]
+    for text in ("שלום", "בنك مصر", "Ünïcode 銀行", "two\nlines\tand a tab", "\u200cزی"):
+        assert cells(text) == [text]
+
+
+@pytest.mark.parametrize("columns", [200, 80, 60, 30])
+def test_no_value_of_a_table_is_lost_on_a_narrow_terminal(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    shown = table("Sums", ("asset", "gross", "net", "value"), ("gross", "net", "value"))
+    rows = [("BTC", "1,234,567,890,123,456", "5", "77"), ("ETH", "2", "[3]", "999,999,999")]
+    for row in rows:
+        shown.add_row(*cells(*row))
+    stdout().print(shown)
+    out = capsys.readouterr().out
+    assert all(value in out.split() for row in rows for value in row)
+    assert all(len(line) <= columns for line in out.splitlines())
 
 
 def test_an_error_names_code_sentence_remedy_and_rows(capsys: pytest.CaptureFixture[str]) -> None:
