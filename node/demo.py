@@ -276,8 +276,7 @@ class Demo:
         self.tell.step("A netting cycle")
         started = time.monotonic()
         bank = self._client(LEADER)
-        bank.run_cycle()
-        cycle = max(row.number for row in bank.cycles())
+        cycle = bank.cycle_begun_by(bank.run_cycle().index)
         found, assets = bank.cycle(cycle, everyone=True)
         names = [asset.name for asset in bank.registry().assets]
         self.tell.say(

@@ -426,13 +426,17 @@ def proposals(
     lifetime_ms: int,
     start: bytes = b"",
     rows_max: int = PAGE_ROWS_DEFAULT,
+    *,
+    log_index: int | None = None,
 ) -> Page[ProposalRow]:
     """Return a page of proposals, ascending by log index; time_ms and lifetime_ms decide which have lapsed.
 
+    log_index: only the proposal there; None does not narrow.
     Raises: DecodeError: `start` is not a key that a page returned.
     """
     rows: list[ProposalRow] = []
-    for key, value in reader.scan(Table.PROPOSALS, b"", _key(start, PROPOSAL_KEY_BYTES)):
+    prefix = b"" if log_index is None else key_u64(log_index)
+    for key, value in reader.scan(Table.PROPOSALS, prefix, _key(start, PROPOSAL_KEY_BYTES)):
         if len(rows) == rows_max:
             return Page(tuple(rows), key)
         index, found = int.from_bytes(key, "big"), Proposal.decode(value)

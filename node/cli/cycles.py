@@ -54,16 +54,9 @@ def run(access: Access, as_json: AsJson = False) -> None:
     with access.client() as client:
         names = Names(client.registry())
         recorded = client.run_cycle()
-        number = _number_of(client, recorded)
+        number = client.cycle_begun_by(recorded.index)
         told = _told(client, number, names, access, as_json=as_json)
     _show_cycle(*told, names, as_json=as_json)
-
-
-def _number_of(client: Client, recorded: Recorded) -> int:
-    """Return the cycle that an instruction began: the newest, unless another was cut off since."""
-    leaves = [row.cycle.netted_index for row in client.cycles()]
-    began = [number for number, index in enumerate(leaves, 1) if index > recorded.index]
-    return began[0] if began else len(leaves)
 
 
 def _told(

@@ -113,7 +113,8 @@ def proposal_fact(row: ProposalRow, names: Names) -> dict[str, Any]:
 
 def _show_one(client: Client, index: int, *, as_json: bool) -> None:
     names = Names(client.registry())
-    found = [row for row in client.proposals() if row.log_index == index]
+    # A node of before this filter answers with all.
+    found = [row for row in client.proposals(index) if row.log_index == index]
     if not found:
         raise WrongUseError("UNKNOWN_PROPOSAL", f"no proposal {index}", "See `governance list`.")
     fact = proposal_fact(found[0], names)

@@ -334,8 +334,8 @@ def recast(access: Access, cycle: CycleNumber, as_json: AsJson = False) -> None:
     with access.client() as client:
         payload = LEG_LAYOUT.encode(cycle=cycle)
         recorded = client.instruct(InstructionKind.RECAST_CYCLE, payload)
-        fresh = [row.number for row in client.cycles() if row.number > cycle]
-    _told({"recast": cycle, "cycle": fresh[-1], "index": recorded.index}, as_json=as_json)
+        fresh = client.cycle_begun_by(recorded.index)
+    _told({"recast": cycle, "cycle": fresh, "index": recorded.index}, as_json=as_json)
 
 
 def _told(fact: dict[str, Any], *, as_json: bool) -> None:

@@ -227,6 +227,10 @@ class AsyncClient:
         """List all cycles, or those in the given states."""
         return await self._run(self._session.reader.cycles(states, rows_max=rows_max))
 
+    async def cycle_begun_by(self, log_index: int) -> int:
+        """Return the number of the cycle that the RUN_CYCLE or RECAST_CYCLE recorded at a log index began."""
+        return await self._run(self._session.reader.cycle_begun_by(log_index))
+
     async def cycle(
         self, number: int, *, everyone: bool = False
     ) -> tuple[CycleRow, tuple[CycleAssetRow, ...]]:
@@ -261,9 +265,11 @@ class AsyncClient:
         """Sign and record an instruction for which there is no method of its own; payload: its canonical bytes."""
         return await self._run(self._session.writer.instruct(kind, payload))
 
-    async def proposals(self, *, rows_max: int | None = None) -> tuple[ProposalRow, ...]:
-        """List governance proposals."""
-        return await self._run(self._session.reader.proposals(rows_max=rows_max))
+    async def proposals(
+        self, log_index: int | None = None, *, rows_max: int | None = None
+    ) -> tuple[ProposalRow, ...]:
+        """List governance proposals, or only the one at a log index."""
+        return await self._run(self._session.reader.proposals(log_index, rows_max=rows_max))
 
     async def anchors(self) -> tuple[AnchorRow, ...]:
         """List anchors, by id."""

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from clearing.consensus import light_block
 from clearing.errors import DecodeError
 from clearing.handlers.reasons import Explanation
+from clearing.records.leaves import CycleCutOffLeaf, CycleNettedLeaf, LeafKind, leaf_kind
 from clearing.rules.positions import Position
 from clearing.types import CycleState, InstructionState, ObligationState
 from node import wire, wire_bitcoin, wire_netting
@@ -132,6 +133,13 @@ class Reader:
         call = Call(f"{PARTICIPANT}ListCycles", request, participant_pb2.ListCyclesResponse)
         return self._pages(call, "cycles", wire.cycle_of, rows_max)
 
+    def cycle_begun_by(self, log_index: int) -> Operation[int]:
+        """Return the number of the cycle that a recorded RUN_CYCLE or RECAST_CYCLE began; the node's word."""
+        yield from self._trust.ready()
+        # What a transaction causes follows it: here the cycle's first leaf.
+        leaf, _ = yield from self._trust.leaf(log_index + 1, log_index + 2)
+        return _read(_cycle_in, leaf)
+
     def cycle(
         self, number: int, *, everyone: bool
     ) -> Operation[tuple[CycleRow, tuple[CycleAssetRow, ...]]]:
@@ -206,9 +214,11 @@ class Reader:
             )
         return _read(wire_netting.reason_of, answer.reason)
 
-    def proposals(self, *, rows_max: int | None) -> Operation[tuple[ProposalRow, ...]]:
-        """List governance proposals, by log index."""
-        request = audit_pb2.ListProposalsRequest()
+    def proposals(
+        self, log_index: int | None, *, rows_max: int | None
+    ) -> Operation[tuple[ProposalRow, ...]]:
+        """List governance proposals, by log index, or only the one at `log_index`."""
+        request = audit_pb2.ListProposalsRequest(**_given(log_index=log_index))
         call = Call(f"{AUDIT}ListProposals", request, audit_pb2.ListProposalsResponse)
         return self._pages(call, "proposals", wire.proposal_of, rows_max)
 
@@ -275,6 +285,11 @@ class Reader:
             if not answer.next_page_token:
                 return tuple(rows)
             call.request.page_token = answer.next_page_token
+
+
+def _cycle_in(leaf: bytes) -> int:
+    kind = CycleCutOffLeaf if leaf_kind(leaf) is LeafKind.CYCLE_CUT_OFF else CycleNettedLeaf
+    return kind.decode(leaf).cycle
 
 
 def _given(**fields: Any) -> dict[str, Any]:

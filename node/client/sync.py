@@ -228,6 +228,10 @@ class Client:
         """List all cycles, or those in the given states."""
         return self._run(self._session.reader.cycles(states, rows_max=rows_max))
 
+    def cycle_begun_by(self, log_index: int) -> int:
+        """Return the number of the cycle that the RUN_CYCLE or RECAST_CYCLE recorded at a log index began."""
+        return self._run(self._session.reader.cycle_begun_by(log_index))
+
     def cycle(
         self, number: int, *, everyone: bool = False
     ) -> tuple[CycleRow, tuple[CycleAssetRow, ...]]:
@@ -262,9 +266,11 @@ class Client:
         """Sign and record an instruction for which there is no method of its own; payload: its canonical bytes."""
         return self._run(self._session.writer.instruct(kind, payload))
 
-    def proposals(self, *, rows_max: int | None = None) -> tuple[ProposalRow, ...]:
-        """List governance proposals."""
-        return self._run(self._session.reader.proposals(rows_max=rows_max))
+    def proposals(
+        self, log_index: int | None = None, *, rows_max: int | None = None
+    ) -> tuple[ProposalRow, ...]:
+        """List governance proposals, or only the one at a log index."""
+        return self._run(self._session.reader.proposals(log_index, rows_max=rows_max))
 
     def anchors(self) -> tuple[AnchorRow, ...]:
         """List anchors, by id."""

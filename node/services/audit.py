@@ -177,11 +177,14 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
         del context
         self._reading.require_state()
         page = Paging.of(request, caller().number, queries.PROPOSAL_KEY_BYTES)
+        wanted = wire.optional(request, "log_index")
         lifetime_ms = self._ledger.registry.parameters.proposal_lifetime_ms
 
         def read(view: LedgerView) -> audit_pb2.ListProposalsResponse:
             time_ms = 0 if view.tip is None else view.tip.time_ms
-            found = queries.proposals(view, time_ms, lifetime_ms, page.start, page.rows_max)
+            found = queries.proposals(
+                view, time_ms, lifetime_ms, page.start, page.rows_max, log_index=wanted
+            )
             return audit_pb2.ListProposalsResponse(
                 proposals=map(wire.proposal_message, found.rows),
                 next_page_token=page.token(found.next_key),

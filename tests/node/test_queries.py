@@ -317,6 +317,9 @@ def test_proposals(net: Net) -> None:
     assert [(row.proposal.enacted, row.lapsed) for row in now] == [(True, False), (False, False)]
     assert all(row.actions == actions for row in now)
     assert [row.lapsed for row in rows(own.time_ms + lifetime_ms)] == [False, True]
+    for index, wanted in ((first, now[:1]), (second, now[1:]), (second + 1, []), (2**64 - 1, [])):
+        page = queries.proposals(own.store, own.time_ms, lifetime_ms, log_index=index)
+        assert (list(page.rows), page.next_key) == (wanted, b"")
 
 
 def test_requests_by_client_id() -> None:

@@ -25,9 +25,16 @@ from clearing.params import ITEMS_PER_SUBMISSION_MAX
 from clearing.receipt import verify_receipt
 from clearing.records.leaves import LeafKind, leaf_kind
 from clearing.rules.registry import Action, ActionKind
-from clearing.types import CycleState, InstructionState, ObligationState, SettlementKind
+from clearing.types import (
+    CycleState,
+    InstructionState,
+    NettingMethod,
+    ObligationState,
+    SettlementKind,
+)
 from node.client import (
     AsyncClient,
+    BadAnswerError,
     Client,
     DeadlineError,
     ForkDetectedError,
@@ -134,11 +141,34 @@ def test_governance_by_two_clients(own_network: OneNode) -> None:
             ministry.approve(proposal.index)
         assert caught.value.code is RejectCode.ALREADY_APPROVED
         central_bank.approve(proposal.index)
-        assert ministry.proposals()[0].proposal.enacted
+        other = ministry.propose([Action(ActionKind.SET_TIMETABLE, (39_600,))])
+        for index, enacted in ((proposal.index, True), (other.index, False)):
+            (row,) = ministry.proposals(index)
+            assert (row.log_index, row.proposal.enacted) == (index, enacted)
+        assert ministry.proposals(other.index + 1) == ()
         assert ministry.registry().cut_offs_s == (39_600,)
         central_bank.pledge("p01", "BTC", 500)
         (position,) = central_bank.positions(PositionFilter(participant=P01), everyone=True)
         assert position.liquidity == 500
+
+
+def test_an_instruction_tells_which_cycle_it_began(own_network: OneNode) -> None:
+    client = own_network.client
+    actions = [Action(ActionKind.SET_METHOD, {"asset": 0, "method": NettingMethod.SETOFF})]
+    with client("p01") as p01, client("p02") as p02, client(LEADER) as central_bank:
+        with client("ministry") as ministry:
+            central_bank.approve(ministry.propose(actions).index)
+        # The first is cut off and waits for its set-off; the second, of another asset, is netted at once.
+        begins = (LeafKind.CYCLE_CUT_OFF, LeafKind.CYCLE_NETTED)
+        for number, asset in enumerate(("BTC", "ETH"), 1):
+            (recorded,) = p01.submit([Obligation("p01", "p02", asset, 5)])
+            p02.affirm(recorded.index)
+            run = central_bank.run_cycle()
+            assert central_bank.cycle_begun_by(run.index) == number
+            (leaf,) = central_bank.leaves(run.index + 1, run.index + 2)
+            assert leaf_kind(leaf) is begins[number - 1]
+        with pytest.raises(BadAnswerError):
+            central_bank.cycle_begun_by(recorded.index)
 
 
 def test_the_readme_example_runs(
