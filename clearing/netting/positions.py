@@ -226,7 +226,8 @@ def _sum(
             parts += _sum(columns, again, asset + found[0], participants, wider, engine)
             continue
         for segment in found:
-            total = sum(word << (32 * place) for place, word in enumerate(totals[segment]))
+            low, second, third, top = totals[segment]
+            total = low + (second << 32) + (third << 64) + (top << 96)
             positions = Positions(cells[segment], total)
             parts.append(_Part(asset + segment, positions, states[segment]))
     return parts
